@@ -1,0 +1,92 @@
+"""The one door between suites and engines: a `Task` goes in, a `Program` comes out, and runs.
+
+    program = engine.prepare(task)
+    placed = program.place(batch, key=step_key(seed=0, step=0))
+    outputs = program.run(placed)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, Protocol
+
+import numpy as np
+import torch
+
+from engines.op import Namespace
+from engines.optim import Sgd
+
+Array = np.ndarray[Any, Any]
+Quantity = Literal["forward", "loss_and_grad", "step"]
+Style = Literal["dynamic", "static"]
+LossFunction = Callable[[Namespace, Mapping[str, Any], Mapping[str, Any], Any], Any]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What an engine is asked to make ready: a loss of these parameters on batches of this shape, on this device.
+
+    `parameters` and `batch` are NumPy arrays; only the batch's shapes and dtypes matter here. `random` says whether the
+    loss receives a key (training) or None (evaluation: dropout is the identity).
+    """
+
+    loss: LossFunction
+    parameters: Mapping[str, Array]
+    batch: Mapping[str, Array]
+    quantity: Quantity
+    device: str = "cpu"
+    optimizer: Sgd | None = None
+    random: bool = True
+
+
+class Placed(NamedTuple):
+    """A batch on the device, with the key of its step."""
+
+    batch: Mapping[str, torch.Tensor]
+    key: torch.Tensor | None
+
+
+class Outputs(NamedTuple):
+    """What a run gives: the loss, and the gradients by parameter where they were asked for."""
+
+    loss: torch.Tensor
+    gradients: Mapping[str, torch.Tensor]
+
+
+class Program(Protocol):
+    """A task made ready. It owns its parameters; a step updates them in place."""
+
+    phases: Mapping[str, float]  # seconds spent getting ready, by name, in order
+    counters: Mapping[str, int]  # exact: nodes, entries, ...
+    parameters: Mapping[str, torch.Tensor]
+
+    def place(self, batch: Mapping[str, Array], key: int) -> Placed:
+        """Copy a batch to the device; never part of a timed run."""
+        ...
+
+    def run(self, placed: Placed) -> Outputs:
+        """One forward pass, forward and backward pass, or training step."""
+        ...
+
+
+class Engine(Protocol):
+    """One way to run a task."""
+
+    name: str
+    style: Style
+
+    def prepare(self, task: Task) -> Program:
+        """Make a task ready. Raises EngineError for a model that this engine refuses."""
+        ...
+
+
+def place_arrays(arrays: Mapping[str, Array], device: str) -> dict[str, torch.Tensor]:
+    """Arrays copied to a device as torch tensors."""
+    return {name: torch.tensor(array, device=device) for name, array in arrays.items()}
+
+
+def place_batch(task: Task, batch: Mapping[str, Array], key: int) -> Placed:
+    """A batch, and its key if the task is random, on the task's device."""
+    placed = torch.tensor(key, dtype=torch.int64, device=task.device) if task.random else None
+    return Placed(place_arrays(batch, task.device), placed)

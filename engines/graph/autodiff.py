@@ -1,0 +1,104 @@
+"""Differentiating a graph: the gradient rules, run once on symbols, become nodes of the same graph.
+
+    graph = differentiate(graph, "loss", ["w", "b"])      # has outputs loss, grad.w, grad.b
+    graph = update(graph, Sgd(lr=0.01), ["w", "b"])        # has outputs loss, w, w.velocity, b, b.velocity
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from engines.graph.ir import Graph, Node, Var
+from engines.graph.trace import OPS, Builder, Symbol
+from engines.op import describe
+from engines.optim import Sgd
+from engines.value import EngineError, user_location
+
+
+def gradients(loss: Symbol, wrt: Sequence[Symbol]) -> list[Symbol]:
+    """Gradients of a scalar `loss` with respect to each of `wrt`, as new nodes; zeros where it does not depend.
+
+    Rules run in the reverse of the nodes' order and contributions are added in that order, as on a tape, so that with
+    no passes the sums agree to the last bit.
+    """
+    for value in (loss, *wrt):
+        if not isinstance(value, Symbol) or value.builder is not loss.builder:
+            raise EngineError(f"gradients: needs symbols of this trace, found {describe(value)} at {user_location()}")
+    if loss.shape != ():
+        raise EngineError(f"gradients: the loss is {loss.spec}, not a scalar, at {user_location()}; reduce it with ops.sum")
+    builder = loss.builder
+    nodes = tuple(builder.nodes)
+    dependent = _dependent(nodes, {symbol.var for symbol in wrt})
+    with builder.on_behalf_of(nodes[-1].where if nodes else user_location()):
+        grads: dict[Var, Any] = {loss.var: OPS.full_like(loss, value=1.0)}
+    wanted = {symbol.var for symbol in wrt}
+    for node in reversed(nodes):
+        g = tuple(grads.get(var) if var in wanted else grads.pop(var, None) for var in node.outputs)
+        if all(part is None for part in g):
+            continue
+        with builder.on_behalf_of(node.where):
+            _push(builder, node, g[0] if node.op.outputs == 1 else g, dependent, grads)
+    return [grads[s.var] if s.var in grads else OPS.full_like(s, value=0.0) for s in wrt]
+
+
+def _dependent(nodes: Iterable[Node], sources: set[Var]) -> set[Var]:
+    found = set(sources)
+    for node in nodes:
+        if any(i in found for i in node.inputs if isinstance(i, Var)):
+            found.update(node.outputs)
+    return found
+
+
+def _push(builder: Builder, node: Node, g: Any, dependent: set[Var], grads: dict[Var, Any]) -> None:
+    """Run a node's rules for the inputs that need a gradient, and add up what they give."""
+    op = node.op
+    own = node.outputs if op.outputs is not None else ()
+    values = [Symbol(v, builder) if isinstance(v, Var) else v for v in (*own, *node.inputs)]
+    for i, target in enumerate(node.inputs):
+        rule, pick = op.rule(i), op.picker(i)
+        if rule is None or pick is None or not isinstance(target, Var) or target not in dependent:
+            continue
+        args = pick(*values)
+        part = rule(OPS, g, *args, **node.attrs, index=i) if op.variadic else rule(OPS, g, *args, **node.attrs)
+        grads[target] = part if target not in grads else grads[target] + part
+
+
+def differentiate(graph: Graph, loss: str, wrt: Sequence[str]) -> Graph:
+    """The graph with one more output, `grad.NAME`, for each input named in `wrt`. Raises EngineError."""
+    builder = Builder.resume(graph)
+    found = gradients(Symbol(graph.outputs[loss], builder), [Symbol(graph.inputs[name], builder) for name in wrt])
+    outputs = {f"grad.{name}": symbol.var for name, symbol in zip(wrt, found, strict=True)}
+    return replace(
+        graph, nodes=tuple(builder.nodes), constants=builder.constants, outputs={**graph.outputs, **outputs}
+    )
+
+
+def update(graph: Graph, optimizer: Sgd, parameters: Sequence[str]) -> Graph:
+    """A differentiated graph as a whole training step.
+
+    Each parameter gets an input `NAME.velocity`; both are donated, overwritten in place, and stand among the outputs
+    instead of the gradient.
+    """
+    builder = Builder.resume(graph)
+    state = {name: Var(graph.inputs[name].spec) for name in parameters}
+    last = graph.nodes[-1].where if graph.nodes else user_location()
+    with builder.on_behalf_of(last):
+        stepped, velocity = optimizer.update(
+            OPS,
+            {name: Symbol(graph.inputs[name], builder) for name in parameters},
+            {name: Symbol(var, builder) for name, var in state.items()},
+            {name: Symbol(graph.outputs[f"grad.{name}"], builder) for name in parameters},
+        )
+    kept = {name: var for name, var in graph.outputs.items() if not name.startswith("grad.")}
+    for name in parameters:
+        kept |= {name: stepped[name].var, f"{name}.velocity": velocity[name].var}
+    inputs = {**graph.inputs, **{f"{name}.velocity": var for name, var in state.items()}}
+    donated = frozenset([*parameters, *(f"{name}.velocity" for name in parameters)])
+    return replace(
+        graph, inputs=inputs, nodes=tuple(builder.nodes), constants=builder.constants, outputs=kept, donated=donated
+    )
+
+
+OPS.add_function("gradients", gradients)

@@ -1,0 +1,179 @@
+"""An executable: a graph made ready for one set of shapes, dtypes and one device.
+
+    executable = Executable.build(graph)
+    (loss, *gradients) = executable(image, label, ...)        # inputs and outputs in the graph's order
+    executable.save(path)
+    Executable.load(path)(image, label, ...)                  # another process: nothing is traced
+
+A saved file holds the graph as data: JSON, and the bytes of its constants. Loading makes the program anew from the op
+table; no code is taken from the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from engines.graph.ir import Graph, Node, Operand, Var
+from engines.graph.lower.aten import Run, lower
+from engines.op import describe, kernels_only, plain
+from engines.ops import TABLE
+from engines.value import DTYPE_NAMES, DTYPES, EngineError, Location, Spec
+
+FORMAT = "tape-vs-graph executable"
+VERSION = 1
+GRAPH, CONSTANTS, DIGEST = "graph.json", "constants.bin", "sha256"
+
+
+class ExecutableError(EngineError):
+    """A saved executable that cannot be used here: says which file, what was found and what was expected."""
+
+
+class Executable:
+    """A callable made from a graph. `source` is the Python text that runs."""
+
+    def __init__(self, graph: Graph, source: str, run: Run) -> None:
+        self.graph = graph
+        self.source = source
+        self._run = run
+        self._expected = [
+            (name, torch.Size(var.spec.shape), var.spec.dtype, torch.device(var.spec.device))
+            for name, var in graph.inputs.items()
+        ]
+
+    @classmethod
+    def build(cls, graph: Graph) -> Executable:
+        """Lower a graph."""
+        return cls(graph, *lower(graph))
+
+    def __call__(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Run on tensors in the order of `graph.inputs`; gives those of `graph.outputs`. Raises EngineError."""
+        if len(inputs) != len(self._expected):
+            raise EngineError(f"{self.graph.name}: takes {len(self._expected)} inputs, found {len(inputs)}")
+        for given, (name, shape, dtype, device) in zip(inputs, self._expected, strict=True):
+            if given.shape != shape or given.dtype is not dtype or given.device != device:
+                wanted = self.graph.inputs[name].spec
+                raise EngineError(f"{self.graph.name}: input {name!r} is compiled for {wanted}, found {describe(given)}")
+        with kernels_only():
+            return self._run(*inputs)
+
+    def run_named(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """The same with inputs and outputs by name."""
+        missing = [name for name in self.graph.inputs if name not in inputs]
+        if missing:
+            raise EngineError(f"{self.graph.name}: input {missing[0]!r} is missing, found {sorted(inputs)}")
+        return dict(zip(self.graph.outputs, self(*(inputs[name] for name in self.graph.inputs)), strict=True))
+
+    def save(self, path: Path) -> None:
+        """Write to `path`, whole or not at all."""
+        offsets = io.BytesIO()
+        document = json.dumps(_document(self.graph, offsets)).encode()
+        constants = offsets.getvalue()
+        partial = path.with_name(path.name + ".partial")
+        with zipfile.ZipFile(partial, "w") as file:
+            file.writestr(GRAPH, document)
+            file.writestr(CONSTANTS, constants)
+            file.writestr(DIGEST, hashlib.sha256(document + constants).hexdigest())
+        partial.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> Executable:
+        """Read what `save` wrote. Raises ExecutableError for any other file."""
+        document, constants = _read(path)
+        try:
+            graph = _graph(document["graph"], constants)
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise ExecutableError(f"{path}: not a graph that this version can run: {error!r}") from None
+        return cls.build(graph)
+
+
+def _read(path: Path) -> tuple[dict[str, Any], bytes]:
+    """The checked contents of a file."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            document, constants, digest = (file.read(name) for name in (GRAPH, CONSTANTS, DIGEST))
+    except FileNotFoundError:
+        raise ExecutableError(f"{path}: no such file") from None
+    except (zipfile.BadZipFile, KeyError, OSError) as error:
+        raise ExecutableError(f"{path}: not an executable, or a truncated one: {error}") from None
+    found = hashlib.sha256(document + constants).hexdigest()
+    if found != digest.decode(errors="replace"):
+        raise ExecutableError(f"{path}: altered: its contents have sha256 {found[:12]}, it says {digest[:12]!r}")
+    parsed = json.loads(document)
+    header = {"format": FORMAT, "version": VERSION}
+    if {key: parsed.get(key) for key in header} != header:
+        raise ExecutableError(f"{path}: found {({key: parsed.get(key) for key in header})}, expected {header}")
+    return parsed, constants
+
+
+def _document(graph: Graph, constants: io.BytesIO) -> dict[str, Any]:
+    numbers: dict[Var, int] = {}
+    for var in (*graph.inputs.values(), *graph.constants, *(v for node in graph.nodes for v in node.outputs)):
+        numbers[var] = len(numbers)
+    stored = []
+    for tensor in graph.constants.values():
+        stored.append(constants.tell())
+        constants.write(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "torch": torch.__version__,
+        "graph": {
+            "name": graph.name,
+            "inputs": list(graph.inputs),
+            "donated": sorted(graph.donated),
+            "constants": stored,
+            "specs": [_spec_data(var.spec) for var in numbers],
+            "nodes": [_node_data(node, numbers) for node in graph.nodes],
+            "outputs": {name: numbers[var] for name, var in graph.outputs.items()},
+        },
+    }
+
+
+def _spec_data(spec: Spec) -> list[Any]:
+    return [list(spec.shape), DTYPE_NAMES[spec.dtype], spec.device]
+
+
+def _node_data(node: Node, numbers: Mapping[Var, int]) -> list[Any]:
+    inputs = [[numbers[i]] if isinstance(i, Var) else i for i in node.inputs]
+    return [node.op.name, inputs, dict(node.attrs), [numbers[v] for v in node.outputs], list(node.where)]
+
+
+def _graph(data: Mapping[str, Any], constants: bytes) -> Graph:
+    """A graph from its stored form; what is unknown or of the wrong kind raises KeyError, TypeError or ValueError."""
+    variables = [Var(Spec(tuple(shape), DTYPES[dtype], device)) for shape, dtype, device in data["specs"]]
+    inputs = dict(zip(data["inputs"], variables, strict=False))
+    first = len(inputs)
+    fixed = {
+        variables[first + i]: _tensor(variables[first + i].spec, constants, offset)
+        for i, offset in enumerate(data["constants"])
+    }
+    nodes = tuple(_node(node, variables) for node in data["nodes"])
+    outputs = {name: variables[number] for name, number in data["outputs"].items()}
+    return Graph(str(data["name"]), inputs, nodes, outputs, fixed, frozenset(data["donated"]))
+
+
+def _node(data: Any, variables: list[Var]) -> Node:
+    name, inputs, attrs, outputs, (file, line) = data
+    op = TABLE[name]
+    if set(attrs) != set(op.attrs):
+        raise ValueError(f"{name}: attributes {sorted(attrs)}, expected {sorted(op.attrs)}")
+    operands: list[Operand] = [variables[i[0]] if isinstance(i, list) else i for i in inputs]
+    complete = {key: plain(attrs[key]) for key in op.attrs}
+    return Node(op, tuple(operands), complete, tuple(variables[v] for v in outputs), Location(str(file), int(line)))
+
+
+def _tensor(spec: Spec, constants: bytes, offset: int) -> torch.Tensor:
+    count = spec.dtype.itemsize
+    for size in spec.shape:
+        count *= size
+    data = np.frombuffer(constants, np.uint8, count, offset).copy()
+    return torch.from_numpy(data).view(spec.dtype).reshape(spec.shape).to(spec.device)

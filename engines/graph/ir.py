@@ -1,0 +1,130 @@
+"""The graph itself: immutable nodes in topological order.
+
+    print(graph)
+
+    graph f(x: f32[4], w: f32[4]) {
+      %0: f32[4] = mul(x, w)  # model.py:3
+      %1: f32[] = sum(%0)  # model.py:3
+      return loss=%1
+    }
+
+A `Var` is one value; its identity is its name. A `Node` computes some from others. Order in `Graph.nodes` is an order of
+execution, so nobody sorts and nobody recurses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+from engines.op import Op
+from engines.value import Location, Spec
+
+
+class Var:
+    """One value of a graph; two are the same only if they are one object."""
+
+    __slots__ = ("spec",)
+
+    def __init__(self, spec: Spec) -> None:
+        self.spec = spec
+
+
+Operand = Var | float | int | bool | None
+"""What a node takes: a value, a Python number, or nothing for an optional input."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Node:
+    """One application of an op; `where` is the user's line that asked for it."""
+
+    op: Op
+    inputs: tuple[Operand, ...]
+    attrs: Mapping[str, Any]
+    outputs: tuple[Var, ...]
+    where: Location
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Graph:
+    """A function from named inputs to named outputs.
+
+    `donated` names the inputs whose storage an update node overwrites; whoever calls must not use their old values.
+    """
+
+    name: str
+    inputs: Mapping[str, Var]
+    nodes: tuple[Node, ...]
+    outputs: Mapping[str, Var]
+    constants: Mapping[Var, torch.Tensor] = field(default_factory=dict)
+    donated: frozenset[str] = frozenset()
+
+    def __str__(self) -> str:
+        return "\n".join(_lines(self))
+
+    def names(self) -> dict[Var, str]:
+        """A readable name for every value, unique in this graph."""
+        names = {var: name for name, var in self.inputs.items()}
+        names.update({var: f"const{i}" for i, var in enumerate(self.constants)})
+        for node in self.nodes:
+            for var in node.outputs:
+                names[var] = f"%{len(names) - len(self.inputs) - len(self.constants)}"
+        return names
+
+    def with_nodes(self, nodes: tuple[Node, ...], outputs: Mapping[str, Var] | None = None) -> Graph:
+        """The same function of the same inputs, computed by other nodes."""
+        return replace(self, nodes=nodes, outputs=self.outputs if outputs is None else outputs)
+
+
+def _lines(graph: Graph) -> list[str]:
+    names = graph.names()
+    inputs = ", ".join(
+        f"{'donated ' if name in graph.donated else ''}{name}: {var.spec}" for name, var in graph.inputs.items()
+    )
+    lines = [f"graph {graph.name}({inputs}) {{"]
+    lines += [f"  {names[var]}: {var.spec} = constant" for var in graph.constants]
+    for node in graph.nodes:
+        results = ", ".join(f"{names[var]}: {var.spec}" for var in node.outputs)
+        lines.append(f"  {results} = {node.op.name}({arguments(node, names)})  # {node.where}")
+    lines.append(f"  return {', '.join(f'{name}={names[var]}' for name, var in graph.outputs.items())}")
+    lines.append("}")
+    return lines
+
+
+def arguments(node: Node, names: Mapping[Var, str]) -> str:
+    """A node's operands, and those of its attributes that are not at their default, as text."""
+    operands = [names[i] if isinstance(i, Var) else repr(i) for i in node.inputs]
+    while operands and operands[-1] == "None":
+        operands.pop()
+    attrs = [f"{name}={value!r}" for name, value in node.attrs.items() if value != node.op.attrs.get(name)]
+    return ", ".join([*operands, *attrs])
+
+
+Visit = Callable[[Node], "Node | tuple[Var, ...]"]
+
+
+def rewrite(graph: Graph, visit: Visit) -> Graph:
+    """One sweep over the nodes, each seen with its operands already rewritten.
+
+    `visit` gives the node to keep (itself, or another with the same outputs), or a tuple of existing values that stand
+    for its outputs from now on. Gives the same object if nothing changed.
+    """
+    renamed: dict[Var, Var] = {}
+    nodes: list[Node] = []
+    changed = False
+    for original in graph.nodes:
+        inputs = tuple(renamed.get(i, i) if isinstance(i, Var) else i for i in original.inputs)
+        same = all(new is old for new, old in zip(inputs, original.inputs, strict=True))
+        node = original if same else replace(original, inputs=inputs)
+        found = visit(node)
+        if isinstance(found, tuple):
+            renamed.update(zip(node.outputs, found, strict=True))
+        else:
+            nodes.append(found)
+        changed = changed or found is not original
+    if not changed:
+        return graph
+    return graph.with_nodes(tuple(nodes), {name: renamed.get(var, var) for name, var in graph.outputs.items()})

@@ -1,0 +1,1 @@
+"""Lowerings: from a graph to something that runs."""

@@ -1,0 +1,113 @@
+"""Lowering to straight-line Python over the kernels, one statement a node, every value freed after its last use.
+
+    def f(image, label, conv1_weight):
+        v0 = conv2d(image, conv1_weight, None, stride=1, padding=0, dilation=1, groups=1)  # cnn.py:41
+        v1 = relu(v0); del v0  # cnn.py:41
+        return (v1,)
+"""
+
+from __future__ import annotations
+
+import keyword
+import math
+import operator
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+
+from engines.graph.ir import Graph, Node, Operand, Var
+
+Run = Callable[..., tuple[torch.Tensor, ...]]
+
+INFIX = {
+    operator.add: "+",
+    operator.sub: "-",
+    operator.mul: "*",
+    operator.truediv: "/",
+    operator.pow: "**",
+    operator.eq: "==",
+    operator.ne: "!=",
+    operator.lt: "<",
+    operator.le: "<=",
+    operator.gt: ">",
+    operator.ge: ">=",
+}
+"""Kernels that are Python's own operators, and so need no call."""
+
+RESERVED = re.compile(r"\d|[cv]\d+$|run$|inf$|nan$|_$")
+"""Names that an input may not keep."""
+
+
+def lower(graph: Graph) -> tuple[str, Run]:
+    """The source of a function of the graph's inputs, in their order, and the function, giving a tuple of outputs."""
+    source = "\n".join(_source(graph))
+    scope: dict[str, Any] = {node.op.name: node.op.kernel for node in graph.nodes}
+    scope |= {f"c{i}": tensor for i, tensor in enumerate(graph.constants.values())}
+    scope |= {"inf": math.inf, "nan": math.nan}
+    # The text is ours, made above from op names of the table and from the repr of plain data.
+    exec(compile(source, f"<graph {graph.name}>", "exec"), scope)  # noqa: S102
+    return source, scope["run"]
+
+
+def _source(graph: Graph) -> Iterator[str]:
+    names = _names(graph)
+    last_use = _last_uses(graph)
+    ours = {var for node in graph.nodes for var in node.outputs}
+    yield f"def run({', '.join(names[var] for var in graph.inputs.values())}):"
+    for node in graph.nodes:
+        results = ", ".join(names[var] if var in last_use else "_" for var in node.outputs)
+        comma = "," if node.op.outputs is None and len(node.outputs) == 1 else ""
+        done = [names[var] for var in _operands(node) if last_use[var] is node and var in ours]
+        free = f"; del {', '.join(dict.fromkeys(done))}" if done else ""
+        yield f"    {results}{comma} = {_call(node, names)}{free}  # {node.where}"
+    results = [names[var] for var in graph.outputs.values()]
+    yield f"    return ({', '.join(results)}{',' * (len(results) == 1)})"
+
+
+def _names(graph: Graph) -> Mapping[Var, str]:
+    """Identifiers: inputs keep their names as far as Python allows, constants are c0, c1, ..., results v0, v1, ..."""
+    names: dict[Var, str] = {}
+    taken: set[str] = {node.op.name for node in graph.nodes}
+    for name, var in graph.inputs.items():
+        plain = re.sub(r"\W", "_", name)
+        plain = f"in_{plain}" if keyword.iskeyword(plain) or RESERVED.match(plain) else plain
+        while plain in taken:
+            plain += "_"
+        taken.add(plain)
+        names[var] = plain
+    names.update({var: f"c{i}" for i, var in enumerate(graph.constants)})
+    results = (var for node in graph.nodes for var in node.outputs)
+    names.update({var: f"v{i}" for i, var in enumerate(results)})
+    return names
+
+
+def _operands(node: Node) -> list[Var]:
+    return [i for i in node.inputs if isinstance(i, Var)]
+
+
+def _last_uses(graph: Graph) -> dict[Var, Node | None]:
+    """The last node that reads each value; None for outputs, which outlive every node."""
+    last: dict[Var, Node | None] = {}
+    for node in graph.nodes:
+        last.update(dict.fromkeys(_operands(node), node))
+    last.update(dict.fromkeys(graph.outputs.values()))
+    return last
+
+
+def _text(operand: Operand, names: Mapping[Var, str]) -> str:
+    if isinstance(operand, Var):
+        return names[operand]
+    text = repr(operand)
+    return f"({text})" if text.startswith("-") else text
+
+
+def _call(node: Node, names: Mapping[Var, str]) -> str:
+    operands = [_text(i, names) for i in node.inputs]
+    if node.op.kernel in INFIX:
+        return f" {INFIX[node.op.kernel]} ".join(operands)
+    if node.op.kernel is operator.neg:
+        return f"-{operands[0]}"
+    given = [f"[{', '.join(operands)}]"] if node.op.variadic else operands
+    return f"{node.op.name}({', '.join([*given, *(f'{name}={value!r}' for name, value in node.attrs.items())])})"

@@ -1,0 +1,22 @@
+"""Optimisation passes: plain functions from graph to graph, each giving back its argument if it changed nothing.
+
+    for step in PIPELINE:
+        graph = step(graph)
+
+To add a pass: one file here, one name in `PIPELINE`, its golden text in tests/test_passes.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from engines.graph.ir import Graph
+from engines.graph.passes.cse import cse
+from engines.graph.passes.dce import dce
+from engines.graph.passes.fold import fold
+from engines.graph.passes.simplify import simplify
+
+Pass = Callable[[Graph], Graph]
+
+PIPELINE: tuple[Pass, ...] = (simplify, fold, cse, dce)
+"""Every pass, in order. Simplify comes before fold because it recognises a `full_like`, which fold makes a constant."""

@@ -1,0 +1,160 @@
+"""Algebraic identities.
+
+    x * 1, x / 1, x ** 1, x - 0, x + (-0.0)          -> x       (x + 0.0 stays: it turns -0.0 into 0.0)
+    neg(neg(x))                                      -> x
+    relu(relu(x)), abs(abs(x))                       -> the inner one
+    reshape, broadcast_to, sum_to to x's own shape   -> x
+    cast to x's own dtype; permute that moves nothing -> x
+    reshape(reshape(x))                              -> reshape(x)
+    permute(permute(x))                              -> permute(x)
+    concat([x])                                      -> x
+
+Same outputs, bit for bit: only identities that hold for every float, signed zeros and NaN included, stand here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from engines.graph.ir import Graph, Node, Operand, Var, rewrite
+
+SAME_ELEMENTS = ("reshape", "permute", "broadcast_to")
+"""Ops whose result has no element that their input has not."""
+
+Found = Node | tuple[Var, ...] | None
+Producers = Mapping[Var, Node]
+
+
+def simplify(graph: Graph) -> Graph:
+    """Apply each identity once, operands first."""
+    producers: dict[Var, Node] = {}
+
+    def visit(node: Node) -> Node | tuple[Var, ...]:
+        rule = RULES.get(node.op.name)
+        found = rule(node, producers) if rule is not None else None
+        if isinstance(found, tuple) and found[0].spec != node.outputs[0].spec:
+            found = None  # the identity would lose a broadcast or a promotion
+        kept = node if found is None else found
+        if isinstance(kept, Node):
+            producers.update((var, kept) for var in kept.outputs)
+        return kept
+
+    return rewrite(graph, visit)
+
+
+def _value(operand: Operand, producers: Producers) -> float | None:
+    """The number that every element of an operand is, where that is known."""
+    if isinstance(operand, Var):
+        node = producers.get(operand)
+        while node is not None and node.op.name in SAME_ELEMENTS and isinstance(node.inputs[0], Var):
+            node = producers.get(node.inputs[0])
+        value = node.attrs["value"] if node is not None and node.op.name == "full_like" else None
+        return value if value is None or isinstance(value, float) else float(value)
+    return None if operand is None else float(operand)
+
+
+def _one(operand: Operand, producers: Producers) -> bool:
+    return _value(operand, producers) == 1.0
+
+
+def _zero(operand: Operand, producers: Producers, sign: float) -> bool:
+    value = _value(operand, producers)
+    return value == 0.0 and math.copysign(1.0, value) == sign
+
+
+def _mul(node: Node, producers: Producers) -> Found:
+    a, b = node.inputs
+    if isinstance(a, Var) and _one(b, producers):
+        return (a,)
+    return (b,) if isinstance(b, Var) and _one(a, producers) else None
+
+
+def _right_one(node: Node, producers: Producers) -> Found:
+    a, b = node.inputs
+    return (a,) if isinstance(a, Var) and _one(b, producers) else None
+
+
+def _sub(node: Node, producers: Producers) -> Found:
+    a, b = node.inputs
+    return (a,) if isinstance(a, Var) and _zero(b, producers, 1.0) else None
+
+
+def _add(node: Node, producers: Producers) -> Found:
+    a, b = node.inputs
+    if isinstance(a, Var) and _zero(b, producers, -1.0):
+        return (a,)
+    return (b,) if isinstance(b, Var) and _zero(a, producers, -1.0) else None
+
+
+def _inner(node: Node, producers: Producers) -> Node | None:
+    """The node that made this one's input, if it is of the same op."""
+    operand = node.inputs[0]
+    inner = producers.get(operand) if isinstance(operand, Var) else None
+    return inner if inner is not None and inner.op is node.op else None
+
+
+def _neg(node: Node, producers: Producers) -> Found:
+    inner = _inner(node, producers)
+    operand = None if inner is None else inner.inputs[0]
+    return (operand,) if isinstance(operand, Var) else None
+
+
+def _idempotent(node: Node, producers: Producers) -> Found:
+    inner = _inner(node, producers)
+    return None if inner is None else inner.outputs
+
+
+def _same_spec(node: Node, _: Producers) -> Found:
+    operand = node.inputs[0]
+    return (operand,) if isinstance(operand, Var) and operand.spec == node.outputs[0].spec else None
+
+
+def _reshape(node: Node, producers: Producers) -> Found:
+    inner = _inner(node, producers)
+    if inner is not None:
+        node = replace(node, inputs=inner.inputs)
+        return _same_spec(node, producers) or node
+    return _same_spec(node, producers)
+
+
+def _permute(node: Node, producers: Producers) -> Found:
+    inner = _inner(node, producers)
+    dims = _positive(node)
+    if inner is not None:
+        first = _positive(inner)
+        dims = tuple(first[d] for d in dims)
+        node = replace(node, inputs=inner.inputs, attrs={"dims": dims})
+    operand = node.inputs[0]
+    if dims == tuple(range(len(dims))) and isinstance(operand, Var):
+        return (operand,)
+    return None if inner is None else node
+
+
+def _positive(node: Node) -> tuple[int, ...]:
+    dims = node.attrs["dims"]
+    return tuple(d % len(dims) for d in dims)
+
+
+def _concat(node: Node, _: Producers) -> Found:
+    (only,) = node.inputs if len(node.inputs) == 1 else (None,)
+    return (only,) if isinstance(only, Var) else None
+
+
+RULES: Mapping[str, Callable[[Node, Producers], Found]] = {
+    "mul": _mul,
+    "div": _right_one,
+    "power": _right_one,
+    "sub": _sub,
+    "add": _add,
+    "neg": _neg,
+    "relu": _idempotent,
+    "abs": _idempotent,
+    "reshape": _reshape,
+    "permute": _permute,
+    "broadcast_to": _same_spec,
+    "sum_to": _same_spec,
+    "cast": _same_spec,
+    "concat": _concat,
+}

@@ -1,0 +1,189 @@
+"""Tracing: run a model on symbols, which compute nothing, and keep the nodes that it asked for.
+
+    graph = trace(lambda ops, x: {"y": ops.relu(x["x"])}, {"x": Spec((4,), torch.float32, "cpu")})
+"""
+
+from __future__ import annotations
+
+import linecache
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+import torch
+
+from engines.graph.ir import Graph, Node, Operand, Var
+from engines.op import KERNEL_ERRORS, Namespace, Op, check_widths, describe, kernels_only, lift, refusal
+from engines.ops import bind
+from engines.value import EngineError, Location, Spec, Value, user_location
+
+Model = Callable[[Namespace, dict[str, "Symbol"]], Mapping[str, "Symbol"]]
+
+
+class Symbol(Value):
+    """A value that a graph will have when it runs. Its shape and dtype are known; its elements are not."""
+
+    __slots__ = ("builder", "var")
+
+    def __init__(self, var: Var, builder: Builder) -> None:
+        self.var = var
+        self.builder = builder
+
+    @property
+    def spec(self) -> Spec:
+        """Shape, dtype and device."""
+        return self.var.spec
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.var.spec.shape
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.var.spec.dtype
+
+    def __repr__(self) -> str:
+        return f"Symbol({self.spec})"
+
+    def __bool__(self) -> NoReturn:
+        self._refuse("a Python `if`, `while`, `and`, `or`, `not` or `assert` needs its truth", "ops.where(condition, a, b)")
+
+    def __float__(self) -> NoReturn:
+        self._refuse("float() needs its number", "the value itself, or make the number an attribute or an input")
+
+    def __int__(self) -> NoReturn:
+        self._refuse("int() needs its number", "the value itself, or a Python number known before tracing")
+
+    __index__ = __int__
+
+    def __str__(self) -> NoReturn:
+        self._refuse("print() and str() need its elements", "repr() for shape and dtype, or return it as an output")
+
+    def __format__(self, _: str) -> NoReturn:
+        self._refuse("formatting needs its elements", "repr() for shape and dtype, or return it as an output")
+
+    def __array__(self, *_: Any, **__: Any) -> NoReturn:
+        self._refuse("NumPy needs its elements", "the same function of ops")
+
+    def _refuse(self, what: str, instead: str) -> NoReturn:
+        where = user_location()
+        line = linecache.getline(where.file, where.line).strip()
+        raise EngineError(
+            f"{self.spec} is symbolic: {what}, which is not there before the graph runs; use {instead}; "
+            f"at {where}: {line}"
+        )
+
+
+class Builder:
+    """A graph under construction on one device."""
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+        self.nodes: list[Node] = []
+        self.constants: dict[Var, torch.Tensor] = {}
+        self._origin: Location | None = None
+        self._inferred: dict[Any, tuple[Spec, ...]] = {}
+
+    @classmethod
+    def resume(cls, graph: Graph) -> Builder:
+        """A builder that goes on where `graph` ends."""
+        builder = cls(next((var.spec.device for var in graph.inputs.values()), "cpu"))
+        builder.nodes.extend(graph.nodes)
+        builder.constants.update(graph.constants)
+        return builder
+
+    @contextmanager
+    def on_behalf_of(self, origin: Location) -> Iterator[None]:
+        """Within, new nodes bear this line of the user's source."""
+        before, self._origin = self._origin, origin
+        try:
+            yield
+        finally:
+            self._origin = before
+
+    def constant(self, tensor: torch.Tensor) -> Var:
+        """A value fixed when the graph is made."""
+        var = Var(Spec.of(tensor))
+        self.constants[var] = tensor
+        return var
+
+    def add(self, op: Op, inputs: tuple[Operand, ...], attrs: Mapping[str, Any]) -> tuple[Var, ...]:
+        """Append a node; gives its outputs. Raises EngineError where the kernel would refuse its inputs."""
+        key = (op, tuple(i.spec if isinstance(i, Var) else type(i) for i in inputs), tuple(attrs.items()))
+        specs = self._inferred.get(key)
+        if specs is None:
+            specs = self._inferred[key] = infer(op, inputs, attrs)
+        outputs = tuple(Var(spec) for spec in specs)
+        self.nodes.append(Node(op, inputs, attrs, outputs, self._origin or user_location()))
+        return outputs
+
+
+def infer(op: Op, inputs: Sequence[Operand], attrs: Mapping[str, Any]) -> tuple[Spec, ...]:
+    """The specs of an op's outputs: its kernel run on torch's meta device, where tensors have no elements."""
+    device = next((i.spec.device for i in inputs if isinstance(i, Var)), "cpu")
+    operands = [
+        torch.empty(i.spec.shape, dtype=i.spec.dtype, device="meta") if isinstance(i, Var) else i for i in inputs
+    ]
+    check_widths(op, [i.spec for i in inputs if isinstance(i, Var)] if op.promotes else [])
+    try:
+        with kernels_only():
+            out = op.kernel(operands, **attrs) if op.variadic else op.kernel(*operands, **attrs)
+    except KERNEL_ERRORS as error:
+        raise refusal(op, [i.spec if isinstance(i, Var) else i for i in inputs], attrs, error) from None
+    outs = (out,) if op.outputs == 1 else out
+    return tuple(Spec(tuple(o.shape), o.dtype, device) for o in outs)
+
+
+def _tracing(op: Op) -> Callable[..., Any]:
+    def call(*operands: Any, **given: Any) -> Any:
+        if op.variadic:
+            operands = tuple(operands[0])
+        builder = _builder_of(op, operands)
+        inputs = tuple(_operand(op, o, builder) for o in operands)
+        inputs += (None,) * (0 if op.variadic else len(op.vjps) - len(inputs))
+        outs = tuple(Symbol(var, builder) for var in builder.add(op, inputs, op.complete(given)))
+        return outs[0] if op.outputs == 1 else outs
+
+    return call
+
+
+def _builder_of(op: Op, operands: Sequence[Any]) -> Builder:
+    for operand in operands:
+        if type(operand) is Symbol:
+            return operand.builder
+    found = ", ".join(type(operand).__name__ for operand in operands)
+    raise EngineError(f"{op.name}: no symbol of a graph among the inputs ({found}) at {user_location()}")
+
+
+def _operand(op: Op, operand: Any, builder: Builder) -> Operand:
+    if type(operand) is Symbol:
+        if operand.builder is not builder:
+            raise EngineError(f"{op.name}: {operand.spec} belongs to another trace, at {user_location()}")
+        return operand.var
+    lifted = lift(op, operand, builder.device)
+    return builder.constant(lifted) if isinstance(lifted, torch.Tensor) else lifted
+
+
+OPS = bind("graph", _tracing)
+"""The namespace of every trace: each op infers its result's spec and adds a node."""
+Symbol.ops = OPS
+
+
+def trace(model: Model, inputs: Mapping[str, Spec], name: str = "f") -> Graph:
+    """Run `model(ops, symbols)` once and keep what it asked for. The model gives named outputs. Raises EngineError."""
+    devices = sorted({spec.device for spec in inputs.values()})
+    if len(devices) != 1:
+        raise EngineError(f"trace {name}: the inputs must be on one device, found {devices or 'no inputs'}")
+    builder = Builder(devices[0])
+    symbols = {key: Symbol(Var(spec), builder) for key, spec in inputs.items()}
+    outputs = model(OPS, symbols)
+    for key, value in outputs.items():
+        if not isinstance(value, Symbol) or value.builder is not builder:
+            raise EngineError(f"trace {name}: output {key!r} must be a symbol of this trace, found {describe(value)}")
+    return Graph(
+        name,
+        {key: symbol.var for key, symbol in symbols.items()},
+        tuple(builder.nodes),
+        {key: symbol.var for key, symbol in outputs.items()},
+        builder.constants,
+    )

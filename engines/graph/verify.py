@@ -1,0 +1,63 @@
+"""Checking a graph: what every pass must leave true."""
+
+from __future__ import annotations
+
+from engines.graph.ir import Graph, Node, Var
+from engines.graph.trace import infer
+from engines.value import EngineError
+
+
+def verify(graph: Graph) -> Graph:
+    """Re-infer every node and check every use; gives the graph. Raises EngineError naming the first broken node.
+
+    A value is defined once, before its uses; specs are what the kernels give; a donated value is read by nobody after
+    it was overwritten; outputs are defined.
+    """
+    names = graph.names()
+    defined: set[Var] = {*graph.inputs.values(), *graph.constants}
+    overwritten: set[Var] = set()
+    donated = {graph.inputs[name] for name in graph.donated}
+    for node in graph.nodes:
+        for operand in node.inputs:
+            if isinstance(operand, Var):
+                _check_use(graph, node, operand, defined, overwritten, names)
+        _check_node(graph, node, defined, names)
+        for index in node.op.donates:
+            given = node.inputs[index]
+            if given not in donated:
+                raise _broken(graph, node, f"overwrites input {index}, which is not donated")
+            assert isinstance(given, Var)
+            overwritten.add(given)
+        defined.update(node.outputs)
+    for name, var in graph.outputs.items():
+        if var not in defined or var in overwritten:
+            raise EngineError(f"graph {graph.name}: output {name!r} is {'overwritten' if var in defined else 'not defined'}")
+    return graph
+
+
+def _check_use(
+    graph: Graph, node: Node, operand: Var, defined: set[Var], overwritten: set[Var], names: dict[Var, str]
+) -> None:
+    name = names.get(operand, "a value of another graph")
+    if operand not in defined:
+        raise _broken(graph, node, f"uses {name} before it is defined")
+    if operand in overwritten:
+        raise _broken(graph, node, f"reads {name} after an update has overwritten it")
+
+
+def _check_node(graph: Graph, node: Node, defined: set[Var], names: dict[Var, str]) -> None:
+    if set(node.attrs) != set(node.op.attrs):
+        raise _broken(graph, node, f"has attributes {sorted(node.attrs)}, the op takes {sorted(node.op.attrs)}")
+    if not node.op.variadic and len(node.inputs) != len(node.op.vjps):
+        raise _broken(graph, node, f"has {len(node.inputs)} inputs, the op takes {len(node.op.vjps)}")
+    found = tuple(var.spec for var in node.outputs)
+    expected = infer(node.op, node.inputs, node.attrs)
+    if found != expected:
+        raise _broken(graph, node, f"has outputs {[*map(str, found)]}, the kernel gives {[*map(str, expected)]}")
+    again = [var for var in node.outputs if var in defined]
+    if again:
+        raise _broken(graph, node, f"defines {names[again[0]]} a second time")
+
+
+def _broken(graph: Graph, node: Node, what: str) -> EngineError:
+    return EngineError(f"graph {graph.name}: {node.op.name} from {node.where} {what}")

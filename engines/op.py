@@ -1,0 +1,211 @@
+"""One row of the op table, `Op`, and the namespace `ops` through which models and gradient rules call the table.
+
+    ops.relu(x)                       # a model: records on a tape, adds a node to a graph
+    lambda ops, g, out, _x: g * out   # the gradient rule of exp, run by the tape and traced by the compiler
+
+**Gradient rules.** There is one per input: `(ops, g, *outputs, *inputs, **attrs) -> gradient`. A rule says by the names
+of its parameters what has to be kept alive for it, and an engine hands it exactly that:
+
+    x          the value itself
+    x_shape    its shape only
+    x_spec     its `Spec` only (shape, dtype, device)
+    _x         nothing (None)
+
+`g` is the gradient of the output, or, where an op has several outputs, a tuple with None for those that got none.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from engines.value import DTYPE_NAMES, EngineError, Spec, user_location
+
+Kernel = Callable[..., Any]
+Rule = Callable[..., Any]
+Picker = Callable[..., tuple[Any, ...]]
+
+REQUIRED = "<required>"
+"""Stands in `Op.attrs` for an attribute without a default."""
+
+KERNEL_ERRORS = (RuntimeError, TypeError, ValueError, IndexError)
+"""What torch raises where it refuses its arguments."""
+
+kernels_only = torch.inference_mode
+"""The one guard under which every engine of ours calls kernels: torch's own autograd, and its bookkeeping, are off."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Op:
+    """All facts of one op.
+
+    `kernel(*inputs, **attrs)` takes torch tensors (Python numbers where an elementwise op allows them, None for an
+    optional input) and gives a tensor, or a tuple of them where `outputs` is not 1. `vjps` has one rule per input, None
+    where nothing flows back. `attrs` maps every attribute to its default; attributes are plain hashable data.
+    """
+
+    name: str
+    kernel: Kernel
+    vjps: tuple[Rule | None, ...]
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+    outputs: int | None = 1  # None: as many as the attributes say
+    variadic: bool = False  # any number of inputs of one kind; the one rule is also given `index`
+    promotes: bool = False  # torch would mix float widths silently, so engines refuse them before they call
+    donates: tuple[int, ...] = ()  # inputs whose storage the kernel overwrites and returns as output of the same index
+    pickers: tuple[Picker | None, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        pickers = tuple(rule and _picker(rule, self.attrs) for rule in self.vjps)
+        object.__setattr__(self, "pickers", pickers)
+
+    def __repr__(self) -> str:
+        return f"<op {self.name}>"
+
+    def rule(self, index: int) -> Rule | None:
+        """The gradient rule for input number `index`."""
+        return self.vjps[0 if self.variadic else index]
+
+    def picker(self, index: int) -> Picker | None:
+        """What the rule for input number `index` reads: a function from outputs and inputs to its arguments."""
+        return self.pickers[0 if self.variadic else index]
+
+    def complete(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The attributes given by a caller, with defaults filled in, as hashable data. Raises EngineError."""
+        attrs = {**self.attrs, **{name: plain(value) for name, value in given.items()}}
+        if len(attrs) > len(self.attrs):
+            unknown = next(name for name in given if name not in self.attrs)
+            raise EngineError(
+                f"{self.name}: no attribute {unknown!r}; it takes {sorted(self.attrs) or 'none'}, at {user_location()}"
+            )
+        missing = [name for name, value in attrs.items() if value is REQUIRED]
+        if missing:
+            raise EngineError(f"{self.name}: attribute {missing[0]!r} is required, at {user_location()}")
+        return attrs
+
+
+def plain(value: Any) -> Any:
+    """An attribute as hashable data: lists become tuples, NumPy numbers Python ones, torch dtypes their names."""
+    if isinstance(value, (list, tuple)):
+        return tuple(plain(part) for part in value)
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, torch.dtype):
+        return DTYPE_NAMES[value]
+    return value
+
+
+def _picker(rule: Rule, attrs: Mapping[str, Any]) -> Picker:
+    """Compile the names of a rule's parameters, attributes aside, into a function that picks what the rule reads.
+
+    Source text, as in `collections.namedtuple`, because the tape calls this once per recorded op.
+    """
+    parameters = list(inspect.signature(rule).parameters.values())[2:]
+    operands = [
+        p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.VAR_POSITIONAL) and p.name not in attrs
+    ]
+    names, picks = [], []
+    for number, parameter in enumerate(operands):
+        many = parameter.kind is parameter.VAR_POSITIONAL
+        names.append(f"*p{number}" if many else f"p{number}")
+        picks.append(f"*[{_pick(parameter.name, 'p')} for p in p{number}]" if many else _pick(parameter.name, names[-1]))
+    source = f"lambda {', '.join(names)}: ({', '.join(picks)},)"
+    picker: Picker = eval(source, {"spec_of": spec_of})  # noqa: S307
+    return picker
+
+
+def _pick(name: str, operand: str) -> str:
+    if name.startswith("_"):
+        return "None"
+    if name.endswith(("_shape", "_shapes")):
+        return f"{operand}.shape"
+    return f"spec_of({operand})" if name.endswith("_spec") else operand
+
+
+def spec_of(operand: Any) -> Spec:
+    """The spec of a torch tensor or of an engine's value."""
+    if isinstance(operand, torch.Tensor):
+        return Spec.of(operand)
+    spec: Spec = operand.spec
+    return spec
+
+
+class UnknownOp(EngineError, AttributeError):
+    """A namespace was asked for an op that the table does not have."""
+
+
+class Namespace:
+    """The ops of one engine, as attributes: what a model receives as `ops`."""
+
+    def __init__(self, engine: str) -> None:
+        self.engine = engine
+
+    def add_function(self, name: str, function: Callable[..., Any]) -> None:
+        """Offer `function` as `ops.name`."""
+        self.__dict__[name] = function
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        close = difflib.get_close_matches(name, self.__dict__, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise UnknownOp(f"no op named {name!r}{hint}, at {user_location()}")
+
+
+def describe(operand: Any) -> str:
+    """An operand in an error message."""
+    if isinstance(operand, (list, tuple)):
+        return f"[{', '.join(map(describe, operand))}]"
+    if isinstance(operand, (torch.Tensor, np.ndarray)) or hasattr(operand, "spec"):
+        return str(_loose_spec(operand))
+    return repr(operand)
+
+
+def _loose_spec(operand: Any) -> Spec:
+    return Spec.of(torch.as_tensor(operand)) if isinstance(operand, np.ndarray) else spec_of(operand)
+
+
+def refusal(op: Op, operands: Sequence[Any], attrs: Mapping[str, Any], error: Exception) -> EngineError:
+    """The error to raise where a kernel refused its operands: what torch said, what it was given, where."""
+    said = str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
+    found = ", ".join([*map(describe, operands), *(f"{name}={value!r}" for name, value in attrs.items())])
+    return EngineError(f"{op.name}: {said}; found ({found}) at {user_location()}")
+
+
+def check_widths(op: Op, operands: Sequence[Any]) -> None:
+    """Refuse operands of different float widths (objects with a `dtype`; numbers take the others' width)."""
+    floats = {o.dtype: o for o in operands if hasattr(o, "dtype") and o.dtype.is_floating_point}
+    if len(floats) > 1:
+        first, second = list(floats.values())[:2]
+        raise EngineError(
+            f"{op.name}: float widths differ: {describe(first)} and {describe(second)} at {user_location()}; "
+            "cast one of them with ops.cast(x, dtype=...)"
+        )
+
+
+def lift(op: Op, operand: Any, device: str) -> Any:
+    """An operand that is not an engine's value, as one a kernel takes: a number, None, or a tensor on `device`.
+
+    NumPy arrays are copied to the device. A torch tensor must be there already: a silent transfer would be a cost that
+    nobody sees.
+    """
+    if operand is None or isinstance(operand, (bool, int, float)):
+        return operand
+    if isinstance(operand, np.generic):
+        return operand.item()
+    if isinstance(operand, np.ndarray):
+        return torch.tensor(operand, device=device)
+    if isinstance(operand, torch.Tensor):
+        if str(operand.device) != device:
+            raise EngineError(
+                f"{op.name}: devices differ: {describe(operand)} is on {operand.device}, the engine on {device}, "
+                f"at {user_location()}; move it with .to({device!r})"
+            )
+        return operand.detach()
+    raise EngineError(
+        f"{op.name}: takes values of this engine, NumPy arrays, torch tensors and numbers; "
+        f"found {type(operand).__name__} at {user_location()}"
+    )

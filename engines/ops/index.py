@@ -1,0 +1,75 @@
+"""Ops that read or write at positions given by an integer value."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from engines.op import REQUIRED, Op
+from engines.value import DTYPES
+
+Shape = tuple[int, ...]
+
+
+def _gather(x: torch.Tensor, index: torch.Tensor, *, dim: int) -> torch.Tensor:
+    return torch.gather(x, dim, index)
+
+
+def _gather_backward(g: torch.Tensor, index: torch.Tensor, *, dim: int, shape: Shape) -> torch.Tensor:
+    return g.new_zeros(shape).scatter_add_(dim, index, g)
+
+
+def _scatter_add(x: torch.Tensor, index: torch.Tensor, source: torch.Tensor, *, dim: int) -> torch.Tensor:
+    return torch.scatter_add(x, dim, index, source)
+
+
+def _embedding(weight: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    return torch.embedding(weight, index)
+
+
+def _embedding_backward(g: torch.Tensor, index: torch.Tensor, *, rows: int) -> Any:
+    return torch.ops.aten.embedding_dense_backward.default(g, index, rows, -1, False)
+
+
+def _one_hot(index: torch.Tensor, *, num_classes: int, dtype: str) -> torch.Tensor:
+    classes = torch.arange(num_classes, device=index.device)
+    return (index.unsqueeze(-1) == classes).to(DTYPES[dtype])
+
+
+OPS = (
+    Op(
+        "gather",
+        _gather,
+        (lambda ops, g, _out, x_shape, index, dim: ops.gather_backward(g, index, dim=dim, shape=x_shape), None),
+        attrs={"dim": REQUIRED},
+    ),
+    Op(
+        "gather_backward",
+        _gather_backward,
+        (lambda ops, c, _out, _g, index, dim, shape: ops.gather(c, index, dim=dim), None),
+        attrs={"dim": REQUIRED, "shape": REQUIRED},
+    ),
+    Op(
+        "scatter_add",
+        _scatter_add,
+        (
+            lambda ops, g, _out, _x, _index, _source, dim: g,
+            None,
+            lambda ops, g, _out, _x, index, _source, dim: ops.gather(g, index, dim=dim),
+        ),
+        attrs={"dim": REQUIRED},
+    ),
+    Op(
+        "embedding",  # the rows of weight (rows, width) that index names
+        _embedding,
+        (lambda ops, g, _out, w_shape, index: ops.embedding_backward(g, index, rows=w_shape[0]), None),
+    ),
+    Op(
+        "embedding_backward",
+        _embedding_backward,
+        (lambda ops, c, _out, _g, index, rows: ops.embedding(c, index), None),
+        attrs={"rows": REQUIRED},
+    ),
+    Op("one_hot", _one_hot, (None,), attrs={"num_classes": REQUIRED, "dtype": "float32"}),
+)

@@ -1,0 +1,90 @@
+"""Softmax and the losses built on it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from engines.op import REQUIRED, Namespace, Op
+
+aten = torch.ops.aten
+NEVER_IGNORED = -(1 << 31)  # torch skips labels equal to ignore_index (-100 by default); for us each must be a class
+
+
+def _softmax_backward(g: torch.Tensor, y: torch.Tensor, *, dim: int) -> Any:
+    return aten._softmax_backward_data.default(g, y, dim, g.dtype)
+
+
+def _log_softmax_backward(g: torch.Tensor, y: torch.Tensor, *, dim: int) -> Any:
+    return aten._log_softmax_backward_data.default(g, y, dim, g.dtype)
+
+
+def _softmax_backward_y(ops: Namespace, c: Any, _out: Any, g: Any, y: Any, *, dim: int) -> Any:
+    """y (g - sum(g y)) by y, contracted with c."""
+    return c * (g - ops.sum(g * y, dim=dim, keepdim=True)) - g * ops.sum(c * y, dim=dim, keepdim=True)
+
+
+def _log_softmax_backward_g(ops: Namespace, c: Any, _out: Any, _g: Any, y: Any, *, dim: int) -> Any:
+    """g - exp(y) sum(g) by g, contracted with c."""
+    return c - ops.sum(c * ops.exp(y), dim=dim, keepdim=True)
+
+
+def _log_softmax_backward_y(ops: Namespace, c: Any, _out: Any, g: Any, y: Any, *, dim: int) -> Any:
+    return -c * ops.exp(y) * ops.sum(g, dim=dim, keepdim=True)
+
+
+def _nll_loss(log_probabilities: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.nll_loss(log_probabilities, label, ignore_index=NEVER_IGNORED)
+
+
+def _nll_loss_backward(g: torch.Tensor, label: torch.Tensor, *, shape: tuple[int, int]) -> torch.Tensor:
+    at_label = (g * (-1.0 / max(shape[0], 1))).expand(shape[0], 1)
+    return g.new_zeros(shape).scatter_(1, label.unsqueeze(1), at_label)
+
+
+OPS = (
+    Op(
+        "softmax",
+        torch.softmax,
+        (lambda ops, g, out, _x, dim: ops.softmax_backward(g, out, dim=dim),),
+        attrs={"dim": REQUIRED},
+    ),
+    Op(
+        "softmax_backward",
+        _softmax_backward,
+        (lambda ops, c, _out, _g, y, dim: ops.softmax_backward(c, y, dim=dim), _softmax_backward_y),
+        attrs={"dim": REQUIRED},
+    ),
+    Op(
+        "log_softmax",
+        torch.log_softmax,
+        (lambda ops, g, out, _x, dim: ops.log_softmax_backward(g, out, dim=dim),),
+        attrs={"dim": REQUIRED},
+    ),
+    Op(
+        "log_softmax_backward",
+        _log_softmax_backward,
+        (_log_softmax_backward_g, _log_softmax_backward_y),
+        attrs={"dim": REQUIRED},
+    ),
+    Op(
+        "nll_loss",  # the mean of -log_probabilities[i, label[i]]
+        _nll_loss,
+        (lambda ops, g, _out, x_shape, label: ops.nll_loss_backward(g, label, shape=x_shape), None),
+    ),
+    Op(
+        "nll_loss_backward",
+        _nll_loss_backward,
+        (lambda ops, c, _out, _g, label, shape: ops.nll_loss(c, label), None),
+        attrs={"shape": REQUIRED},
+    ),
+)
+
+
+def cross_entropy(ops: Namespace, logits: Any, label: Any) -> Any:
+    """Mean cross-entropy of logits (batch, classes) against labels (batch,), int64."""
+    return ops.nll_loss(ops.log_softmax(logits, dim=1), label)
+
+
+COMPOSITES = (cross_entropy,)

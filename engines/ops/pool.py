@@ -1,0 +1,111 @@
+"""Pooling over images in (batch, channel, height, width) order."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from engines.op import REQUIRED, Namespace, Op
+from engines.ops.conv import Pair, Shape, pair
+
+aten = torch.ops.aten
+
+
+def _max_pool2d(x: torch.Tensor, *, kernel_size: Pair, stride: Pair | None, padding: Pair, dilation: Pair) -> Any:
+    return aten.max_pool2d_with_indices.default(
+        x, pair(kernel_size), pair(kernel_size if stride is None else stride), pair(padding), pair(dilation)
+    )
+
+
+def _max_pool2d_backward(
+    g: torch.Tensor,
+    x: torch.Tensor,
+    indices: torch.Tensor,
+    *,
+    kernel_size: Pair,
+    stride: Pair | None,
+    padding: Pair,
+    dilation: Pair,
+) -> Any:
+    step = pair(kernel_size if stride is None else stride)
+    return aten.max_pool2d_with_indices_backward.default(
+        g, x, pair(kernel_size), step, pair(padding), pair(dilation), False, indices
+    )
+
+
+def _at_indices(ops: Namespace, c: Any, _out: Any, _g: Any, _x: Any, indices: Any, **_: Any) -> Any:
+    """Gradient of max_pool2d_backward with respect to g: what stands where the maxima were."""
+    planes = (*indices.shape[:2], math.prod(indices.shape[2:]))
+    c = ops.reshape(c, shape=(*c.shape[:2], math.prod(c.shape[2:])))
+    return ops.reshape(ops.gather(c, ops.reshape(indices, shape=planes), dim=2), shape=indices.shape)
+
+
+def _avg_pool2d(x: torch.Tensor, *, kernel_size: Pair, stride: Pair | None, padding: Pair) -> torch.Tensor:
+    return torch.nn.functional.avg_pool2d(x, kernel_size, stride, padding)
+
+
+def _avg_pool2d_backward(
+    g: torch.Tensor, *, shape: Shape, kernel_size: Pair, stride: Pair | None, padding: Pair
+) -> Any:
+    x = g.new_empty(1).expand(shape)  # only its sizes are read
+    step = pair(kernel_size if stride is None else stride)
+    return aten.avg_pool2d_backward.default(g, x, pair(kernel_size), step, pair(padding), False, True, None)
+
+
+def _adaptive_backward(g: torch.Tensor, *, shape: Shape) -> Any:
+    return aten._adaptive_avg_pool2d_backward.default(g.contiguous(), g.new_empty(1).expand(shape))
+
+
+def _adaptive(x: torch.Tensor, *, output_size: Pair) -> torch.Tensor:
+    return torch.nn.functional.adaptive_avg_pool2d(x, pair(output_size))
+
+
+MAX_ATTRS = {"kernel_size": REQUIRED, "stride": None, "padding": 0, "dilation": 1}
+AVG_ATTRS = {"kernel_size": REQUIRED, "stride": None, "padding": 0}
+
+OPS = (
+    Op(
+        "max_pool2d_with_indices",  # the maxima, and where each stands in its plane (int64)
+        _max_pool2d,
+        (
+            lambda ops, g, _out, indices, x, **attrs: ops.max_pool2d_backward(g[0], x, indices, **attrs),
+        ),
+        attrs=MAX_ATTRS,
+        outputs=2,
+    ),
+    Op("max_pool2d_backward", _max_pool2d_backward, (_at_indices, None, None), attrs=MAX_ATTRS),
+    Op(
+        "avg_pool2d",
+        _avg_pool2d,
+        (lambda ops, g, _out, x_shape, **attrs: ops.avg_pool2d_backward(g, shape=x_shape, **attrs),),
+        attrs=AVG_ATTRS,
+    ),
+    Op(
+        "avg_pool2d_backward",
+        _avg_pool2d_backward,
+        (lambda ops, c, _out, _g, shape, **attrs: ops.avg_pool2d(c, **attrs),),
+        attrs={"shape": REQUIRED, **AVG_ATTRS},
+    ),
+    Op(
+        "adaptive_avg_pool2d",
+        _adaptive,
+        (lambda ops, g, _out, x_shape, output_size: ops.adaptive_avg_pool2d_backward(g, shape=x_shape),),
+        attrs={"output_size": REQUIRED},
+    ),
+    Op(
+        "adaptive_avg_pool2d_backward",
+        _adaptive_backward,
+        (lambda ops, c, _out, g_shape, shape: ops.adaptive_avg_pool2d(c, output_size=tuple(g_shape[-2:])),),
+        attrs={"shape": REQUIRED},
+    ),
+)
+
+
+def max_pool2d(ops: Namespace, x: Any, **attrs: Any) -> Any:
+    """The largest element under each window of `kernel_size` (`stride` None: as large as the window)."""
+    return ops.max_pool2d_with_indices(x, **attrs)[0]
+
+
+COMPOSITES = (max_pool2d,)

@@ -1,0 +1,90 @@
+"""Randomness as an input: masks drawn from a key, the same on every engine and device.
+
+    key = step_key(seed=0, step=7)                 # a plain integer, new for every step
+    ops.dropout(x, key, rate=0.5, stream=1)        # `stream` tells the draws of one step apart
+
+The generator is SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014), which
+computes the n-th number directly from the key and n; no state is carried from one draw to the next.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from engines.op import REQUIRED, Namespace, Op
+from engines.value import DTYPES
+
+_GAMMA = 0x9E3779B97F4A7C15
+_MIX_1 = 0xBF58476D1CE4E5B9
+_MIX_2 = 0x94D049BB133111EB
+_WORD = (1 << 64) - 1
+_STREAM_LENGTH = 1 << 40  # numbers in one stream
+
+
+def _signed(word: int) -> int:
+    """64 bits as torch's int64 holds them."""
+    word &= _WORD
+    return word - (1 << 64) if word >> 63 else word
+
+
+def _mix(word: int) -> int:
+    word = ((word ^ (word >> 30)) * _MIX_1) & _WORD
+    word = ((word ^ (word >> 27)) * _MIX_2) & _WORD
+    return word ^ (word >> 31)
+
+
+def step_key(seed: int, step: int) -> int:
+    """The key of one step of one run, an int64. Different steps or seeds give unrelated draws."""
+    return _signed(_mix(_mix((seed + 1) * _GAMMA & _WORD) + (step + 1) * _GAMMA & _WORD))
+
+
+def _shift_xor(z: torch.Tensor, bits: int) -> torch.Tensor:
+    """z ^ (z >>> bits); torch's shift of int64 copies the sign, hence the mask."""
+    return z.bitwise_xor_((z >> bits).bitwise_and_((1 << (64 - bits)) - 1))
+
+
+def _words(key: torch.Tensor, shape: tuple[int, ...], stream: int) -> torch.Tensor:
+    """Uniform int64 words. SplitMix64's last step is left out: it touches only the low bits, which decide nothing."""
+    start = stream * _STREAM_LENGTH + 1
+    z = torch.arange(start, start + math.prod(shape), device=key.device).mul_(_signed(_GAMMA)).add_(key)
+    z = _shift_xor(z, 30).mul_(_signed(_MIX_1))
+    return _shift_xor(z, 27).mul_(_signed(_MIX_2)).reshape(shape)
+
+
+def _dropout_mask(key: torch.Tensor, *, shape: tuple[int, ...], rate: float, stream: int, dtype: str) -> torch.Tensor:
+    keep = 1.0 - rate
+    threshold = _signed(min(round(keep * (1 << 64)), _WORD) ^ (1 << 63))
+    return (_words(key, shape, stream) < threshold).to(DTYPES[dtype]).mul_(1.0 / keep)
+
+
+OPS = (
+    Op(
+        "dropout_mask",  # 1 / (1 - rate) with probability 1 - rate, else 0
+        _dropout_mask,
+        (None,),
+        attrs={"shape": REQUIRED, "rate": REQUIRED, "stream": 0, "dtype": "float32"},
+    ),
+)
+
+
+def _masked(ops: Namespace, x: Any, key: Any, shape: tuple[int, ...], rate: float, stream: int) -> Any:
+    if key is None or rate == 0.0:
+        return x
+    dtype = str(x.dtype).removeprefix("torch.")
+    return x * ops.dropout_mask(key, shape=shape, rate=rate, stream=stream, dtype=dtype)
+
+
+def dropout(ops: Namespace, x: Any, key: Any, *, rate: float, stream: int = 0) -> Any:
+    """Each element zeroed with probability `rate`, the others scaled by 1 / (1 - rate); x itself where key is None."""
+    return _masked(ops, x, key, tuple(x.shape), rate, stream)
+
+
+def dropout2d(ops: Namespace, x: Any, key: Any, *, rate: float, stream: int = 0) -> Any:
+    """As `dropout`, but for whole planes of an x of shape (batch, channels, height, width)."""
+    return _masked(ops, x, key, (*x.shape[:2], 1, 1), rate, stream)
+
+
+COMPOSITES = (dropout, dropout2d)

@@ -1,0 +1,65 @@
+"""The tape as an engine: nothing to make ready, everything to do at each run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from engines.engine import Array, Outputs, Placed, Style, Task, place_arrays, place_batch
+from engines.op import kernels_only
+from engines.ops import KERNELS
+from engines.tape.tape import Tape
+from engines.value import EngineError
+
+
+class TapeProgram:
+    """A task on a tape: each run makes a new record and throws it away."""
+
+    def __init__(self, task: Task) -> None:
+        if task.quantity == "step" and task.optimizer is None:
+            raise EngineError("tape: quantity 'step' needs an optimizer, found None")
+        self._task = task
+        self.parameters = place_arrays(task.parameters, task.device)
+        self.phases: Mapping[str, float] = {}
+        self.counters: dict[str, int] = {}
+        self._state = task.optimizer.state(self.parameters) if task.optimizer is not None else {}
+
+    def place(self, batch: Mapping[str, Array], key: int) -> Placed:
+        """See `Program.place`."""
+        return place_batch(self._task, batch, key)
+
+    def run(self, placed: Placed) -> Outputs:
+        """See `Program.run`."""
+        task = self._task
+        with Tape(task.device) as tape:
+            tape.recording = task.quantity != "forward"
+            ours = {name: tape.parameter(value) for name, value in self.parameters.items()}
+            theirs = {name: tape.constant(value) for name, value in placed.batch.items()}
+            key = None if placed.key is None else tape.constant(placed.key)
+            loss = task.loss(tape.ops, ours, theirs, key)
+            if task.quantity == "forward":
+                return Outputs(loss.data, {})
+            self.counters["entries"] = len(tape.entries)
+            found = tape.gradients(loss, list(ours.values()))
+            gradients = {name: g.data for name, g in zip(ours, found, strict=True)}
+            if task.quantity == "step":
+                self._update(gradients)
+                return Outputs(loss.data, {})
+            return Outputs(loss.data, gradients)
+
+    def _update(self, gradients: Mapping[str, torch.Tensor]) -> None:
+        assert self._task.optimizer is not None
+        with kernels_only():
+            self._task.optimizer.update(KERNELS, self.parameters, self._state, gradients)
+
+
+class TapeEngine:
+    """Define-by-run."""
+
+    name = "tape"
+    style: Style = "dynamic"
+
+    def prepare(self, task: Task) -> TapeProgram:
+        """See `Engine.prepare`."""
+        return TapeProgram(task)

@@ -1,0 +1,5 @@
+"""Draw stored results: one idea a file, each giving `Picture`s with SVG text that an HTML page can hold.
+
+    scene = Scene(results, Palette.of(results.engines), Labels.of(results.records))
+    times.pictures(scene, "step")
+"""

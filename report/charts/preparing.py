@@ -1,0 +1,83 @@
+"""Seconds from nothing to ready to run, stacked by phase, one panel for each workload and batch size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from matplotlib.axes import Axes
+
+from report import units
+from report.charts.canvas import Key, Picture, draw
+from report.charts.palette import PAPER
+from report.charts.rows import from_zero, label_rows, row_height
+from report.charts.scene import Scene, name_of
+from report.results import cells
+from report.statistics import estimate
+from report.stored import Cell, Record
+
+OUTSIDE = "outside any phase"
+
+
+def pictures(scene: Scene) -> list[Picture]:
+    """One picture for each cell in which getting ready was measured."""
+    found = []
+    for cell, rows in cells(scene.results.of("preparing")).items():
+        measured = [row for row in rows if row.status == "measured"]
+        if measured:
+            found.append(_picture(scene, cell, rows, measured))
+    return found
+
+
+def stack(row: Record) -> Mapping[str, float]:
+    """The phases of a row in seconds and in order, and last what the median total has beyond them."""
+    total = estimate(row.seconds_per_call).value
+    rest = total - sum(row.phase_seconds.values())
+    return {**row.phase_seconds, OUTSIDE: rest} if rest > 0 else row.phase_seconds
+
+
+def _picture(scene: Scene, cell: Cell, rows: list[Record], measured: list[Record]) -> Picture:
+    stacks = [stack(row) for row in measured]
+    totals = [estimate(row.seconds_per_call) for row in measured]
+    texts = [units.spread(total.value, total.low, total.high, units.TIME) for total in totals]
+
+    def paint(axes: Axes) -> None:
+        for index, phases in enumerate(stacks):
+            left = 0.0
+            for phase, seconds in phases.items():
+                colour = scene.palette.phase(phase).colour
+                axes.barh(index, seconds, left=left, height=0.62, color=colour, edgecolor=PAPER, linewidth=0.5)
+                left += seconds
+        from_zero(axes, max(sum(phases.values()) for phases in stacks), units.TIME)
+        axes.set_xlabel("time to get ready, first call included")
+        label_rows(axes, [row.engine for row in measured], texts)
+
+    name = name_of("preparing", cell)
+    described = "; ".join(f"{row.engine}: {text}" for row, text in zip(measured, texts, strict=True))
+    return Picture(
+        name=name,
+        title=f"{scene.labels.cell(cell)}: getting ready",
+        svg=draw(name, f"Time to get ready. {described}", scene.palette, paint, row_height(len(measured))),
+        notes=_shares(measured, stacks),
+        missing=scene.gaps(rows),
+        keys=_keys(scene, stacks),
+    )
+
+
+def _shares(measured: list[Record], stacks: list[Mapping[str, float]]) -> tuple[str, ...]:
+    """The three longest phases of every engine that has several, in words."""
+    notes = []
+    for row, phases in zip(measured, stacks, strict=True):
+        longest = sorted(phases.items(), key=lambda phase: -phase[1])[:3]
+        if len(phases) > 1:
+            notes.append(f"{row.engine}: " + ", ".join(f"{name} {units.seconds(time)}" for name, time in longest))
+    return ("Longest phases. " + "; ".join(notes) + ".",) if notes else ()
+
+
+def _keys(scene: Scene, stacks: list[Mapping[str, float]]) -> tuple[Key, ...]:
+    names = dict.fromkeys(name for phases in stacks for name in phases if name != OUTSIDE)
+    coloured = [name for name in names if name in scene.palette.phases]
+    others = len(names) - len(coloured)
+    rest = [f"{units.plural(others, 'further phase')}"] if others else []
+    rest += [OUTSIDE] if any(OUTSIDE in phases for phases in stacks) else []
+    keys = [Key(scene.palette.phase(name).variable, "■", name) for name in coloured]
+    return (*keys, *([Key(scene.palette.rest.variable, "■", " and ".join(rest))] if rest else []))

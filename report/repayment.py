@@ -1,0 +1,86 @@
+"""Find every cell in which preparing can be set against steps, and say after how many steps it has paid for itself.
+
+    for repayment in repayments(results):
+        print(repayment.cell, repayment.engine, steps_text(repayment.result))     # after 120 steps [90, 160]
+
+All of it is derived: two stored rows for each of the two engines.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from report import units
+from report.results import Results
+from report.statistics import BreakEven, break_even
+from report.stored import Cell, Record
+
+DYNAMIC = "tape"
+SMALLEST = 1e-6  # steps; less than that is "from the first step on"
+
+
+@dataclass(frozen=True, slots=True)
+class Repayment:
+    """A static engine against the tape in one cell of the question step, with the four rows behind the result."""
+
+    cell: Cell
+    engine: str
+    prepare: Record
+    step: Record
+    other_prepare: Record
+    other_step: Record
+    result: BreakEven
+
+
+def repayments(results: Results) -> list[Repayment]:
+    """One for each static engine and step cell that has all four rows."""
+    found = []
+    for step in results.measured("step"):
+        other_step = _measured(results, step.cell, DYNAMIC)
+        cell = preparing_cell(results, step)
+        if step.style != "static" or other_step is None or cell is None:
+            continue
+        prepare, other_prepare = _measured(results, cell, step.engine), _measured(results, cell, DYNAMIC)
+        if prepare is None or other_prepare is None:
+            continue
+        result = break_even(
+            prepare.seconds_per_call,
+            step.seconds_per_call,
+            other_prepare.seconds_per_call,
+            other_step.seconds_per_call,
+        )
+        found.append(Repayment(step.cell, step.engine, prepare, step, other_prepare, other_step, result))
+    return found
+
+
+def preparing_cell(results: Results, step: Record) -> Cell | None:
+    """The cell of the question preparing that belongs to a step: same workload, size and batch size."""
+    wanted = step.cell._replace(question="preparing", quantity="prepare")
+    return next((row.cell for row in results.of("preparing") if _same_place(row.cell, wanted)), None)
+
+
+def steps_text(result: BreakEven) -> str:
+    """The break-even in words, with its interval."""
+    if math.isinf(result.steps):
+        text = "never"
+    elif result.steps < SMALLEST:
+        text = "from the first step"
+    else:
+        text = f"after {units.plural(math.ceil(result.steps), 'step')}"
+    if result.low is None or result.high is None or result.low == result.high:
+        return text
+    return f"{text} [{_bound(result.low)}, {_bound(result.high)}]"
+
+
+def _bound(steps: float) -> str:
+    return units.count(steps if math.isinf(steps) else math.ceil(steps - SMALLEST))
+
+
+def _measured(results: Results, cell: Cell, engine: str) -> Record | None:
+    record = results.find(cell, engine)
+    return record if record and record.status == "measured" else None
+
+
+def _same_place(cell: Cell, wanted: Cell) -> bool:
+    return cell._replace(quantity=wanted.quantity) == wanted
