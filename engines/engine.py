@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -67,6 +67,15 @@ class Program(Protocol):
 
     def run(self, placed: Placed) -> Outputs:
         """One forward pass, forward and backward pass, or training step."""
+        ...
+
+
+@runtime_checkable
+class DynamicProgram(Program, Protocol):
+    """A program whose record is made anew at each run."""
+
+    def record(self, placed: Placed) -> Any:
+        """Run forward with recording; whoever drops what this gives drops the record."""
         ...
 
 

@@ -34,7 +34,7 @@ Picker = Callable[..., tuple[Any, ...]]
 REQUIRED = "<required>"
 """Stands in `Op.attrs` for an attribute without a default."""
 
-KERNEL_ERRORS = (RuntimeError, TypeError, ValueError, IndexError)
+KERNEL_ERRORS = (RuntimeError, TypeError, ValueError, LookupError)
 """What torch raises where it refuses its arguments."""
 
 kernels_only = torch.inference_mode
@@ -77,7 +77,7 @@ class Op:
 
     def complete(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """The attributes given by a caller, with defaults filled in, as hashable data. Raises EngineError."""
-        attrs = {**self.attrs, **{name: plain(value) for name, value in given.items()}}
+        attrs = {**self.attrs, **{name: self._plain(name, value) for name, value in given.items()}}
         if len(attrs) > len(self.attrs):
             unknown = next(name for name in given if name not in self.attrs)
             raise EngineError(
@@ -88,35 +88,57 @@ class Op:
             raise EngineError(f"{self.name}: attribute {missing[0]!r} is required, at {user_location()}")
         return attrs
 
+    def _plain(self, name: str, value: Any) -> Any:
+        try:
+            return plain(value)
+        except (KeyError, TypeError) as error:
+            raise EngineError(f"{self.name}: attribute {name!r}: {error}, at {user_location()}") from None
+
 
 def plain(value: Any) -> Any:
-    """An attribute as hashable data: lists become tuples, NumPy numbers Python ones, torch dtypes their names."""
+    """An attribute as hashable data: lists become tuples, NumPy numbers Python ones, torch dtypes their names.
+
+    Raises TypeError for what is not data: a value of an engine, a tensor, an array.
+    """
     if isinstance(value, (list, tuple)):
         return tuple(plain(part) for part in value)
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, torch.dtype):
         return DTYPE_NAMES[value]
-    return value
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise TypeError(f"found {describe(value)}, expected numbers, strings, None or tuples of them")
 
 
 def _picker(rule: Rule, attrs: Mapping[str, Any]) -> Picker:
-    """Compile the names of a rule's parameters, attributes aside, into a function that picks what the rule reads.
+    """A function from outputs and inputs to what a rule reads of them.
 
-    Source text, as in `collections.namedtuple`, because the tape calls this once per recorded op.
+    Made from source text, as in `collections.namedtuple`, because it runs once per recorded op.
     """
-    parameters = list(inspect.signature(rule).parameters.values())[2:]
-    operands = [
-        p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.VAR_POSITIONAL) and p.name not in attrs
-    ]
-    names, picks = [], []
-    for number, parameter in enumerate(operands):
-        many = parameter.kind is parameter.VAR_POSITIONAL
-        names.append(f"*p{number}" if many else f"p{number}")
-        picks.append(f"*[{_pick(parameter.name, 'p')} for p in p{number}]" if many else _pick(parameter.name, names[-1]))
-    source = f"lambda {', '.join(names)}: ({', '.join(picks)},)"
+    names = [f"*p{i}" if name.startswith("*") else f"p{i}" for i, name in enumerate(operand_names(rule, attrs))]
+    source = f"lambda {', '.join(names)}: {picked(rule, attrs, names)}"
     picker: Picker = eval(source, {"spec_of": spec_of})  # noqa: S307
     return picker
+
+
+def operand_names(rule: Rule, attrs: Mapping[str, Any]) -> list[str]:
+    """The names of a rule's parameters for outputs and inputs; one that takes many starts with a star."""
+    parameters = list(inspect.signature(rule).parameters.values())[2:]
+    return [
+        f"*{p.name}" if p.kind is p.VAR_POSITIONAL else p.name
+        for p in parameters
+        if p.kind in (p.POSITIONAL_OR_KEYWORD, p.VAR_POSITIONAL) and p.name not in attrs
+    ]
+
+
+def picked(rule: Rule, attrs: Mapping[str, Any], operands: Sequence[str]) -> str:
+    """Source of the tuple that a rule reads, `operands` being the sources of outputs and inputs."""
+    picks = []
+    for name, operand in zip(operand_names(rule, attrs), operands, strict=True):
+        many = operand.startswith("*")
+        picks.append(f"*[{_pick(name[1:], 'p')} for p in {operand[1:]}]" if many else _pick(name, operand))
+    return f"({', '.join(picks)},)"
 
 
 def _pick(name: str, operand: str) -> str:
@@ -157,6 +179,8 @@ class Namespace:
 
 def describe(operand: Any) -> str:
     """An operand in an error message."""
+    if isinstance(operand, Spec):
+        return str(operand)
     if isinstance(operand, (list, tuple)):
         return f"[{', '.join(map(describe, operand))}]"
     if isinstance(operand, (torch.Tensor, np.ndarray)) or hasattr(operand, "spec"):
@@ -186,16 +210,24 @@ def check_widths(op: Op, operands: Sequence[Any]) -> None:
         )
 
 
+def listed(op: Op, operands: Sequence[Any]) -> tuple[Any, ...]:
+    """The inputs of a variadic op, which come as one list. Raises EngineError."""
+    if len(operands) != 1 or not isinstance(operands[0], (list, tuple)) or not operands[0]:
+        found = ", ".join(map(describe, operands))
+        raise EngineError(f"{op.name}: takes one list of values, found ({found}) at {user_location()}")
+    return tuple(operands[0])
+
+
 def lift(op: Op, operand: Any, device: str) -> Any:
     """An operand that is not an engine's value, as one a kernel takes: a number, None, or a tensor on `device`.
 
     NumPy arrays are copied to the device. A torch tensor must be there already: a silent transfer would be a cost that
     nobody sees.
     """
+    if isinstance(operand, np.generic):  # first: np.float64 is also a Python float
+        return operand.item()
     if operand is None or isinstance(operand, (bool, int, float)):
         return operand
-    if isinstance(operand, np.generic):
-        return operand.item()
     if isinstance(operand, np.ndarray):
         return torch.tensor(operand, device=device)
     if isinstance(operand, torch.Tensor):

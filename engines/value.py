@@ -65,6 +65,13 @@ class Spec(NamedTuple):
         return f"{_SHORT.get(kind, kind)}{name[len(kind) :]}[{sizes}]{device}"
 
 
+def canonical_device(device: str) -> str:
+    """A device as torch names its tensors': "cuda" becomes "cuda:0", or whichever is current."""
+    if device == "cpu" or ":" in device:
+        return device
+    return str(torch.empty(0, device=device).device)
+
+
 def user_location() -> Location:
     """Where the nearest caller outside `engines` stands: the line of the model to blame."""
     frame: FrameType | None = sys._getframe(1)

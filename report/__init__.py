@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from report.fields import ReportError
 from report.records import read_run
-from report.results import NothingToReport, Results, merge
+from report.results import NothingStoredError, Results, merge
 from report.stored import Record, Run
 
-__all__ = ["NothingToReport", "Record", "ReportError", "Results", "Run", "merge", "read_run"]
+__all__ = ["NothingStoredError", "Record", "ReportError", "Results", "Run", "merge", "read_run"]

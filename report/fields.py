@@ -1,5 +1,7 @@
 """Walk through parsed JSON so that every complaint names the file, the field, what was found and what was expected.
 
+The path grows as one walks, so a complaint needs no help from the code that walks:
+
     root = load(Path("run.json"))
     root["benchmarks"].items()[3]["extra_info"]["engine"].text()
     # run.json: benchmarks[3].extra_info.engine: found 7, expected text
@@ -65,46 +67,46 @@ class Field:
         return [Field(self.file, f"{self.path}[{index}]", value) for index, value in enumerate(self.value)]
 
     def text(self) -> str:
-        """This value as text; raises ReportError where it is empty or of another type."""
+        """Read text; raises ReportError where it is empty or of another type."""
         if not isinstance(self.value, str) or not self.value:
             self.fail("text")
         return self.value
 
     def one_of(self, allowed: tuple[Choice, ...]) -> Choice:
-        """This value as one of the `allowed` words; raises ReportError otherwise."""
-        for choice in allowed:
-            if self.value == choice:
-                return choice
-        self.fail("one of " + ", ".join(allowed))
+        """Read one of the `allowed` words; raises ReportError otherwise."""
+        chosen = next((choice for choice in allowed if self.value == choice), None)
+        if chosen is None:
+            self.fail("one of " + ", ".join(allowed))
+        return chosen
 
     def flag(self) -> bool:
-        """This value as true or false; raises ReportError otherwise."""
+        """Read true or false; raises ReportError otherwise."""
         if not isinstance(self.value, bool):
             self.fail("true or false")
         return self.value
 
     def whole(self, least: int = 0) -> int:
-        """This value as a whole number of at least `least`; raises ReportError otherwise."""
+        """Read a whole number of at least `least`; raises ReportError otherwise."""
         if isinstance(self.value, bool) or not isinstance(self.value, int) or self.value < least:
             self.fail(f"a whole number of at least {least}")
         return self.value
 
     def number(self) -> float:
-        """This value as a finite number; raises ReportError otherwise (NaN, Infinity and true are no numbers)."""
+        """Read a finite number; raises ReportError otherwise (NaN, Infinity and true are no numbers)."""
         number = as_float(self.value)
         if number is None:
             self.fail("a finite number")
         return number
 
     def positive(self) -> float:
-        """This value as a finite number above zero; raises ReportError otherwise."""
+        """Read a finite number above zero; raises ReportError otherwise."""
         number = as_float(self.value)
         if number is None or number <= 0:
             self.fail("a finite number above 0")
         return number
 
     def not_negative(self) -> float:
-        """This value as a finite number of at least zero; raises ReportError otherwise."""
+        """Read a finite number of at least zero; raises ReportError otherwise."""
         number = as_float(self.value)
         if number is None or number < 0:
             self.fail("a finite number of at least 0")

@@ -1,5 +1,7 @@
 """Name cells for people: `cnn, batch 64`, and `cnn, cuda, batch 64` only where rows differ in the device.
 
+One look over all rows gives the names of every cell:
+
     labels = Labels.of(results.records)
     labels.place(cell)     # cnn
     labels.cell(cell)      # cnn, batch 64

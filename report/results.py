@@ -1,8 +1,10 @@
 """Put stored runs together and find rows in them: by question, by cell and engine, by paired ratio.
 
+Runs of one machine make one `Results`:
+
     results = merge([read_run(path) for path in paths])      # a later run wins for the same row
-    results.of("step")                                       # measured rows and gaps, in the order of the tables
-    results.ratio(cell, "graph", to="tape")                  # as stored, from either side; None where nobody paired them
+    results.of("step")                                       # measured rows and gaps, in table order
+    results.ratio(cell, "graph", to="tape")                  # as stored, from either side; None where unpaired
 
 `newest(folder)` finds the run that a report is about when nobody names one.
 """
@@ -22,7 +24,7 @@ STORED_NAME = "[0-9][0-9][0-9][0-9]_*.json"  # how pytest-benchmark names what i
 ENGINE_ORDER = ("tape", "graph", "graph_replay", "torch_eager", "torch_module")
 
 
-class NothingToReport(Exception):
+class NothingStoredError(Exception):
     """There is no stored run, or no row in it; the text says what to do."""
 
 
@@ -72,7 +74,8 @@ def engine_rank(engine: str) -> tuple[int, str]:
 def merge(runs: Sequence[Run]) -> Results:
     """Merge runs of one machine; the last run wins for a row that several have.
 
-    Raises ReportError where the runs come from machines of different fingerprint, NothingToReport where no row is left.
+    Raises ReportError where the runs come from machines of different fingerprint, NothingStoredError where there is no
+    row in any of them.
     """
     for run in runs:
         if run.fingerprint != runs[0].fingerprint:
@@ -85,19 +88,19 @@ def merge(runs: Sequence[Run]) -> Results:
     rows = {(record.cell, record.engine): record for run in runs for record in run.records}
     if not rows:
         names = ", ".join(run.file for run in runs) or "no file"
-        raise NothingToReport(f"no row in {names}: run the suites and store the run, then report again")
+        raise NothingStoredError(f"no row in {names}: run the suites and store the run, then report again")
     return Results(tuple(runs), tuple(sorted(rows.values(), key=_table_order)))
 
 
 def newest(folder: Path) -> Path:
     """The newest stored run under `folder`: by the `datetime` in the files, or by counter where a file has none.
 
-    Raises NothingToReport where there is no stored run, ReportError where one is not JSON (an older run shown in
+    Raises NothingStoredError where there is no stored run, ReportError where one is not JSON (an older run shown in
     silence would be worse).
     """
     files = sorted(folder.rglob(STORED_NAME))
     if not files:
-        raise NothingToReport(f"no stored run under {folder}: run the suites and store the run, or name a FILE")
+        raise NothingStoredError(f"no stored run under {folder}: run the suites and store the run, or name a FILE")
     times = [_moment(file) for file in files]
     known = [moment for moment in times if moment is not None]
     if len(known) < len(files):

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from typing import Literal
 
 import numpy as np
@@ -54,7 +54,7 @@ class BreakEven:
     high: float | None
 
 
-@lru_cache(maxsize=None)
+@cache
 def estimate(samples: Samples) -> Estimate:
     """The median of at least one sample with its interval, in the samples' unit."""
     value = float(np.median(samples))
@@ -83,17 +83,18 @@ def judge(low: float, high: float) -> Judgement:
 def break_even(
     prepare_seconds: Samples, step_seconds: Samples, other_prepare_seconds: Samples, other_step_seconds: Samples
 ) -> BreakEven:
-    """Steps until the first engine, dearer to prepare, has caught up with the other one; never where its step is no faster.
+    """Count the steps until the first engine has caught up with the other; never where its step is no faster.
 
     The bootstrap runs on the rate of repayment (seconds saved per step over extra seconds of preparing), which stays
     finite where the number of steps does not. A single sample counts as a constant.
     """
     samples = (prepare_seconds, step_seconds, other_prepare_seconds, other_step_seconds)
-    rate = float(_repayment(*(np.asarray(sample) for sample in samples)))
+    prepare, step, other_prepare, other_step = (np.asarray(it if len(it) > 1 else it * 2) for it in samples)
+    rate = float(_repayment(prepare, step, other_prepare, other_step))
     if all(len(sample) == 1 for sample in samples):
         return BreakEven(_steps(rate), None, None)
     result = bootstrap(
-        [np.asarray(sample if len(sample) > 1 else sample * 2) for sample in samples],
+        (prepare, step, other_prepare, other_step),
         _repayment,
         n_resamples=RESAMPLES,
         vectorized=True,

@@ -1,5 +1,7 @@
 """What a stored run holds, as frozen types: a `Run` has `Record`s, a record is one engine in one `Cell`.
 
+For instance:
+
     record.cell.workload, record.cell.batch_size, record.engine
     record.seconds_per_call      # all raw samples; empty where status is not "measured", and then `reason` says why
     record.ratios                # against the other engines of the cell, paired by round
@@ -93,7 +95,7 @@ class Learning:
     largest_relative_difference: float | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Record:
     """One row: one engine in one cell. `seconds_per_call` is empty, and `reason` filled, where nothing was measured."""
 

@@ -1,8 +1,10 @@
 """Write numbers with their unit, to three significant digits.
 
+For instance:
+
     seconds(0.003617)                        # 3.62 ms
     spread(0.003617, 0.0035, 0.0038, TIME)   # 3.62 ms [3.50, 3.80]
-    ratio(0.8, 0.78, 0.83)                   # 0.800 × [0.780, 0.830]
+    ratio(0.8, 0.78, 0.83)                   # 0.800 x [0.780, 0.830], with a true multiplication sign
 """
 
 from __future__ import annotations
@@ -12,11 +14,12 @@ import math
 DIGITS = 3
 THIN = "\N{NARROW NO-BREAK SPACE}"
 FIXED = "\N{NO-BREAK SPACE}"
+CROSS = "\N{MULTIPLICATION SIGN}"
 
 Units = tuple[tuple[float, str], ...]
 TIME: Units = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
 BYTES: Units = ((2.0**30, "GiB"), (2.0**20, "MiB"), (2.0**10, "KiB"), (1.0, "B"))
-TIMES: Units = ((1.0, "×"),)
+TIMES: Units = ((1.0, CROSS),)
 
 
 def unit_of(value: float, units: Units) -> tuple[float, str]:
@@ -48,6 +51,12 @@ def spread(value: float, low: float | None, high: float | None, units: Units) ->
 def interval(low: float, high: float, size: float, decimals: int) -> str:
     """An interval in multiples of `size`, in brackets, without the unit's name."""
     return f"[{significant(low / size, decimals)}, {significant(high / size, decimals)}]"
+
+
+def tick(value: float, units: Units) -> str:
+    """A round number beside an axis, without zeros at its end."""
+    size, name = unit_of(value, units)
+    return f"{value / size:.{DIGITS}g}{FIXED}{name}"
 
 
 def seconds(value: float) -> str:

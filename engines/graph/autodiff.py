@@ -6,7 +6,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -26,8 +27,11 @@ def gradients(loss: Symbol, wrt: Sequence[Symbol]) -> list[Symbol]:
     for value in (loss, *wrt):
         if not isinstance(value, Symbol) or value.builder is not loss.builder:
             raise EngineError(f"gradients: needs symbols of this trace, found {describe(value)} at {user_location()}")
-    if loss.shape != ():
+    if math.prod(loss.shape) != 1:
         raise EngineError(f"gradients: the loss is {loss.spec}, not a scalar, at {user_location()}; reduce it with ops.sum")
+    for value in (loss, *wrt):
+        if not value.dtype.is_floating_point:
+            raise EngineError(f"gradients: needs a float dtype, found {value.spec} at {user_location()}")
     builder = loss.builder
     nodes = tuple(builder.nodes)
     dependent = _dependent(nodes, {symbol.var for symbol in wrt})
@@ -68,20 +72,33 @@ def _push(builder: Builder, node: Node, g: Any, dependent: set[Var], grads: dict
 def differentiate(graph: Graph, loss: str, wrt: Sequence[str]) -> Graph:
     """The graph with one more output, `grad.NAME`, for each input named in `wrt`. Raises EngineError."""
     builder = Builder.resume(graph)
-    found = gradients(Symbol(graph.outputs[loss], builder), [Symbol(graph.inputs[name], builder) for name in wrt])
+    inputs = [Symbol(_named(graph, "input", graph.inputs, name), builder) for name in wrt]
+    found = gradients(Symbol(_named(graph, "output", graph.outputs, loss), builder), inputs)
     outputs = {f"grad.{name}": symbol.var for name, symbol in zip(wrt, found, strict=True)}
     return replace(
         graph, nodes=tuple(builder.nodes), constants=builder.constants, outputs={**graph.outputs, **outputs}
     )
 
 
+def _named(graph: Graph, kind: str, found: Mapping[str, Var], name: str) -> Var:
+    if name not in found:
+        raise EngineError(f"graph {graph.name}: no {kind} {name!r}; it has {sorted(found)}")
+    return found[name]
+
+
 def update(graph: Graph, optimizer: Sgd, parameters: Sequence[str]) -> Graph:
     """A differentiated graph as a whole training step.
 
     Each parameter gets an input `NAME.velocity`; both are donated, overwritten in place, and stand among the outputs
-    instead of the gradient.
+    instead of the gradient. Raises EngineError where a name is taken.
     """
     builder = Builder.resume(graph)
+    kept = {name: var for name, var in graph.outputs.items() if not name.startswith("grad.")}
+    taken = [name for name in parameters if name in kept] + [
+        f"{name}.velocity" for name in parameters if f"{name}.velocity" in graph.inputs
+    ]
+    if taken:
+        raise EngineError(f"update {graph.name}: the name {taken[0]!r} is needed for a parameter or its velocity, but taken")
     state = {name: Var(graph.inputs[name].spec) for name in parameters}
     last = graph.nodes[-1].where if graph.nodes else user_location()
     with builder.on_behalf_of(last):
@@ -89,9 +106,8 @@ def update(graph: Graph, optimizer: Sgd, parameters: Sequence[str]) -> Graph:
             OPS,
             {name: Symbol(graph.inputs[name], builder) for name in parameters},
             {name: Symbol(var, builder) for name, var in state.items()},
-            {name: Symbol(graph.outputs[f"grad.{name}"], builder) for name in parameters},
+            {name: Symbol(_named(graph, "output", graph.outputs, f"grad.{name}"), builder) for name in parameters},
         )
-    kept = {name: var for name, var in graph.outputs.items() if not name.startswith("grad.")}
     for name in parameters:
         kept |= {name: stepped[name].var, f"{name}.velocity": velocity[name].var}
     inputs = {**graph.inputs, **{f"{name}.velocity": var for name, var in state.items()}}

@@ -9,7 +9,7 @@ import torch
 from engines.engine import Array, Outputs, Placed, Style, Task, place_arrays, place_batch
 from engines.graph.compile import compile_loss, phase
 from engines.graph.passes import PIPELINE, Pass
-from engines.value import Spec
+from engines.value import Spec, canonical_device
 
 
 class GraphProgram:
@@ -20,7 +20,7 @@ class GraphProgram:
         self.phases: dict[str, float] = {}
         with phase(self.phases, "place"):
             self.parameters = place_arrays(task.parameters, task.device)
-            device = str(torch.device(task.device))
+            device = canonical_device(task.device)
             example = place_batch(task, task.batch, key=0)
         self.executable = compile_loss(
             task.loss,
@@ -36,7 +36,6 @@ class GraphProgram:
         state = task.optimizer.state(self.parameters) if task.quantity == "step" and task.optimizer is not None else {}
         self._state = list(state.values())
         self._batch_names = list(task.batch)
-        self._key = [] if not task.random else [None]
 
     def place(self, batch: Mapping[str, Array], key: int) -> Placed:
         """See `Program.place`."""

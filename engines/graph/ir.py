@@ -24,6 +24,10 @@ from engines.op import Op
 from engines.value import Location, Spec
 
 
+VIEWS = frozenset({"reshape", "permute", "broadcast_to", "getitem", "split", "sum_to", "cast", "stop_gradient"})
+"""Ops whose results may stand in the storage of their first input, so that an update of it changes them too."""
+
+
 class Var:
     """One value of a graph; two are the same only if they are one object."""
 
@@ -101,6 +105,16 @@ def arguments(node: Node, names: Mapping[Var, str]) -> str:
         operands.pop()
     attrs = [f"{name}={value!r}" for name, value in node.attrs.items() if value != node.op.attrs.get(name)]
     return ", ".join([*operands, *attrs])
+
+
+def storage(graph: Graph) -> dict[Var, Var]:
+    """For each value that may be a view, the value in whose storage it stands."""
+    owners: dict[Var, Var] = {}
+    for node in graph.nodes:
+        if node.op.name in VIEWS and isinstance(node.inputs[0], Var):
+            owner = owners.get(node.inputs[0], node.inputs[0])
+            owners.update(dict.fromkeys(node.outputs, owner))
+    return owners
 
 
 Visit = Callable[[Node], "Node | tuple[Var, ...]"]

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import torch
 
 from engines.graph.ir import Graph, Node, Operand, Var
-from engines.op import KERNEL_ERRORS, Namespace, Op, check_widths, describe, kernels_only, lift, refusal
+from engines.op import KERNEL_ERRORS, Namespace, Op, check_widths, describe, kernels_only, lift, listed, refusal
 from engines.ops import bind
 from engines.value import EngineError, Location, Spec, Value, user_location
 
@@ -137,7 +137,7 @@ def infer(op: Op, inputs: Sequence[Operand], attrs: Mapping[str, Any]) -> tuple[
 def _tracing(op: Op) -> Callable[..., Any]:
     def call(*operands: Any, **given: Any) -> Any:
         if op.variadic:
-            operands = tuple(operands[0])
+            operands = listed(op, operands)
         builder = _builder_of(op, operands)
         inputs = tuple(_operand(op, o, builder) for o in operands)
         inputs += (None,) * (0 if op.variadic else len(op.vjps) - len(inputs))
@@ -177,6 +177,8 @@ def trace(model: Model, inputs: Mapping[str, Spec], name: str = "f") -> Graph:
     builder = Builder(devices[0])
     symbols = {key: Symbol(Var(spec), builder) for key, spec in inputs.items()}
     outputs = model(OPS, symbols)
+    if not isinstance(outputs, Mapping):
+        raise EngineError(f"trace {name}: the model must give its outputs by name, found {describe(outputs)}")
     for key, value in outputs.items():
         if not isinstance(value, Symbol) or value.builder is not builder:
             raise EngineError(f"trace {name}: output {key!r} must be a symbol of this trace, found {describe(value)}")

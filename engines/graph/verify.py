@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from engines.graph.ir import Graph, Node, Var
+from engines.graph.ir import Graph, Node, Var, storage
 from engines.graph.trace import infer
-from engines.value import EngineError
+from engines.value import EngineError, Spec
 
 
 def verify(graph: Graph) -> Graph:
     """Re-infer every node and check every use; gives the graph. Raises EngineError naming the first broken node.
 
-    A value is defined once, before its uses; specs are what the kernels give; a donated value is read by nobody after
-    it was overwritten; outputs are defined.
+    A value is defined once, before its uses; specs are what the kernels give; a donated value, and a view of one, is
+    read by nobody after it was overwritten; outputs are defined.
     """
     names = graph.names()
+    _check_head(graph)
+    owners = storage(graph)
     defined: set[Var] = {*graph.inputs.values(), *graph.constants}
     overwritten: set[Var] = set()
     donated = {graph.inputs[name] for name in graph.donated}
     for node in graph.nodes:
         for operand in node.inputs:
             if isinstance(operand, Var):
-                _check_use(graph, node, operand, defined, overwritten, names)
+                _check_use(graph, node, operand, defined, names)
+                _check_fresh(graph, node, operand, owners.get(operand, operand), overwritten, names)
         _check_node(graph, node, defined, names)
         for index in node.op.donates:
             given = node.inputs[index]
@@ -30,19 +33,36 @@ def verify(graph: Graph) -> Graph:
             overwritten.add(given)
         defined.update(node.outputs)
     for name, var in graph.outputs.items():
-        if var not in defined or var in overwritten:
-            raise EngineError(f"graph {graph.name}: output {name!r} is {'overwritten' if var in defined else 'not defined'}")
+        if var not in defined:
+            raise EngineError(f"graph {graph.name}: output {name!r} is not defined")
+        if owners.get(var, var) in overwritten:
+            raise EngineError(f"graph {graph.name}: output {name!r} is overwritten by an update")
     return graph
 
 
-def _check_use(
-    graph: Graph, node: Node, operand: Var, defined: set[Var], overwritten: set[Var], names: dict[Var, str]
-) -> None:
-    name = names.get(operand, "a value of another graph")
+def _check_head(graph: Graph) -> None:
+    if len({*graph.inputs.values(), *graph.constants}) < len(graph.inputs) + len(graph.constants):
+        raise EngineError(f"graph {graph.name}: two of its inputs and constants are one value")
+    unknown = sorted(graph.donated - set(graph.inputs))
+    if unknown:
+        raise EngineError(f"graph {graph.name}: donates {unknown[0]!r}, which is no input; found {sorted(graph.inputs)}")
+    for var, tensor in graph.constants.items():
+        if Spec.of(tensor) != var.spec:
+            raise EngineError(f"graph {graph.name}: a constant is {Spec.of(tensor)}, declared {var.spec}")
+
+
+def _check_use(graph: Graph, node: Node, operand: Var, defined: set[Var], names: dict[Var, str]) -> None:
+    if operand not in names:
+        raise _broken(graph, node, "uses a value of another graph")
     if operand not in defined:
-        raise _broken(graph, node, f"uses {name} before it is defined")
-    if operand in overwritten:
-        raise _broken(graph, node, f"reads {name} after an update has overwritten it")
+        raise _broken(graph, node, f"uses {names[operand]} before it is defined")
+
+
+def _check_fresh(
+    graph: Graph, node: Node, operand: Var, owner: Var, overwritten: set[Var], names: dict[Var, str]
+) -> None:
+    if owner in overwritten:
+        raise _broken(graph, node, f"reads {names[operand]} after an update has overwritten it")
 
 
 def _check_node(graph: Graph, node: Node, defined: set[Var], names: dict[Var, str]) -> None:
@@ -51,7 +71,10 @@ def _check_node(graph: Graph, node: Node, defined: set[Var], names: dict[Var, st
     if not node.op.variadic and len(node.inputs) != len(node.op.vjps):
         raise _broken(graph, node, f"has {len(node.inputs)} inputs, the op takes {len(node.op.vjps)}")
     found = tuple(var.spec for var in node.outputs)
-    expected = infer(node.op, node.inputs, node.attrs)
+    try:
+        expected = infer(node.op, node.inputs, node.attrs)
+    except EngineError as error:
+        raise _broken(graph, node, f"is refused by its kernel: {error}") from None
     if found != expected:
         raise _broken(graph, node, f"has outputs {[*map(str, found)]}, the kernel gives {[*map(str, expected)]}")
     again = [var for var in node.outputs if var in defined]

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from engines.op import REQUIRED, Namespace, Op
-from engines.value import DTYPES
+from engines.value import DTYPE_NAMES, DTYPES, Spec
 
 aten = torch.ops.aten
 
@@ -23,19 +23,29 @@ def unbroadcast(ops: Namespace, g: Any, shape: tuple[int, ...]) -> Any:
     return g if g.shape == shape else ops.sum_to(g, shape=shape)
 
 
-def _one_less(ops: Namespace, exponent: Any) -> Any:
-    """exponent - 1, but 0 where the exponent is 0: there the factor `exponent` decides, even at a base of 0."""
+def _one_less(ops: Namespace, base: Any, exponent: Any) -> Any:
+    """exponent - 1, but 0 where both are 0: there the factor `exponent` decides, and 0 times infinity is not 0."""
     if isinstance(exponent, (int, float)):
         return exponent - 1 if exponent else 0
-    return ops.where(exponent == 0, 0.0, exponent - 1)
+    less = exponent - 1
+    return ops.where(ops.equal(base, 0), ops.where(ops.equal(exponent, 0), 0.0, less), less)
+
+
+def _log_base(ops: Namespace, base: Any) -> Any:
+    """log(base), but 0 where the base is 0: there the factor `out` decides."""
+    if isinstance(base, (int, float)):
+        return math.log(base) if base > 0 else 0.0 if base == 0 else math.nan
+    return ops.log(ops.where(ops.equal(base, 0), 1.0, base))
 
 
 def _cast(x: torch.Tensor, *, dtype: str) -> torch.Tensor:
     return x.to(DTYPES[dtype])
 
 
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
+def _cast_back(ops: Namespace, g: Any, _out: Any, x_spec: Spec, *, dtype: str) -> Any:
+    """A cast to integers or truth values is piecewise constant."""
+    g = g if DTYPES[dtype].is_floating_point else ops.full_like(g, value=0.0)
+    return ops.cast(g, dtype=DTYPE_NAMES[x_spec.dtype])
 
 
 def _gelu_slope_derivative(ops: Namespace, x: Any) -> Any:
@@ -84,10 +94,8 @@ OPS = (
         "power",
         operator.pow,
         (
-            lambda ops, g, _out, a, b: unbroadcast(ops, g * b * a ** _one_less(ops, b), a.shape),
-            lambda ops, g, out, a, b_shape: unbroadcast(
-                ops, g * out * ops.log(ops.where(ops.equal(a, 0), 1.0, a)), b_shape
-            ),
+            lambda ops, g, _out, a, b: unbroadcast(ops, g * b * a ** _one_less(ops, a, b), a.shape),
+            lambda ops, g, out, a, b_shape: unbroadcast(ops, g * out * _log_base(ops, a), b_shape),
         ),
         promotes=True,
     ),
@@ -168,7 +176,7 @@ OPS = (
     Op(
         "cast",
         _cast,
-        (lambda ops, g, _out, x_spec, dtype: ops.cast(g, dtype=_name(x_spec.dtype)),),
+        (_cast_back,),
         attrs={"dtype": REQUIRED},
     ),
     Op("stop_gradient", torch.Tensor.detach, (None,)),

@@ -35,6 +35,8 @@ def _log_softmax_backward_y(ops: Namespace, c: Any, _out: Any, g: Any, y: Any, *
 
 
 def _nll_loss(log_probabilities: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+    if log_probabilities.ndim != 2:
+        raise ValueError(f"log-probabilities must be (batch, classes), found {tuple(log_probabilities.shape)}")
     return torch.nn.functional.nll_loss(log_probabilities, label, ignore_index=NEVER_IGNORED)
 
 

@@ -61,6 +61,12 @@ def _through_statistics(ops: Namespace, total: Any, g: Any, x: Any, mean: Any, r
     return total
 
 
+def _nothing(ops: Namespace, g: Any, shape: Shape) -> Any:
+    """The gradient of weight or bias where y itself was not used: zeros."""
+    used = next(part for part in g if part is not None)
+    return ops.full_like(used, shape=shape, value=0.0)
+
+
 def _batch_norm_x(ops: Namespace, g: Any, _y: Any, mean: Any, rstd: Any, x: Any, weight: Any, _b: Any, **_: Any) -> Any:
     total = None
     if g[0] is not None:
@@ -73,15 +79,17 @@ def _batch_norm_x(ops: Namespace, g: Any, _y: Any, mean: Any, rstd: Any, x: Any,
     )
 
 
-def _batch_norm_weight(ops: Namespace, g: Any, _y: Any, mean: Any, rstd: Any, x: Any, w_spec: Any, _b: Any, **_: Any) -> Any:
+def _batch_norm_weight(ops: Namespace, g: Any, _y: Any, mean: Any, rstd: Any, x: Any, _w: Any, _b: Any, **_: Any) -> Any:
     if g[0] is None:
         return ops.full_like(mean, value=0.0)
     u = (x - _per_channel(ops, mean, x)) * _per_channel(ops, rstd, x)
     return ops.sum(g[0] * u, dim=_channel_dims(x))
 
 
-def _batch_norm_bias(ops: Namespace, g: Any, _y: Any, mean: Any, _r: Any, _x: Any, _w: Any, _b: Any, **_: Any) -> Any:
-    return ops.full_like(mean, value=0.0) if g[0] is None else ops.sum(g[0], dim=_channel_dims(g[0]))
+def _batch_norm_bias(
+    ops: Namespace, g: Any, _y: Any, _mean: Any, _r: Any, _x: Any, _w: Any, b_shape: Shape, **_: Any
+) -> Any:
+    return _nothing(ops, g, b_shape) if g[0] is None else ops.sum(g[0], dim=_channel_dims(g[0]))
 
 
 def _layer_norm_x(
@@ -100,8 +108,10 @@ def _layer_norm_weight(ops: Namespace, g: Any, _y: Any, mean: Any, rstd: Any, x:
     return ops.sum_to(g[0] * ((x - mean) * rstd), shape=w_shape)
 
 
-def _layer_norm_bias(ops: Namespace, g: Any, _y: Any, mean: Any, _r: Any, _x: Any, _w: Any, b_shape: Shape, **_: Any) -> Any:
-    return ops.full_like(mean, shape=b_shape, value=0.0) if g[0] is None else ops.sum_to(g[0], shape=b_shape)
+def _layer_norm_bias(
+    ops: Namespace, g: Any, _y: Any, _mean: Any, _r: Any, _x: Any, _w: Any, b_shape: Shape, **_: Any
+) -> Any:
+    return _nothing(ops, g, b_shape) if g[0] is None else ops.sum_to(g[0], shape=b_shape)
 
 
 def _second_order(ops: Namespace, c: Any, g: Any, x: Any, mean: Any, rstd: Any, dims: tuple[int, ...]) -> dict[str, Any]:

@@ -21,21 +21,22 @@ def _max_pool2d(x: torch.Tensor, *, kernel_size: Pair, stride: Pair | None, padd
 
 def _max_pool2d_backward(
     g: torch.Tensor,
-    x: torch.Tensor,
     indices: torch.Tensor,
     *,
+    shape: Shape,
     kernel_size: Pair,
     stride: Pair | None,
     padding: Pair,
     dilation: Pair,
 ) -> Any:
     step = pair(kernel_size if stride is None else stride)
-    return aten.max_pool2d_with_indices_backward.default(
-        g, x, pair(kernel_size), step, pair(padding), pair(dilation), False, indices
+    x = g.new_empty(shape)  # only its sizes are read, so the result may lie there
+    return aten.max_pool2d_with_indices_backward.grad_input(
+        g, x, pair(kernel_size), step, pair(padding), pair(dilation), False, indices, grad_input=x
     )
 
 
-def _at_indices(ops: Namespace, c: Any, _out: Any, _g: Any, _x: Any, indices: Any, **_: Any) -> Any:
+def _at_indices(ops: Namespace, c: Any, _out: Any, _g: Any, indices: Any, **_: Any) -> Any:
     """Gradient of max_pool2d_backward with respect to g: what stands where the maxima were."""
     planes = (*indices.shape[:2], math.prod(indices.shape[2:]))
     c = ops.reshape(c, shape=(*c.shape[:2], math.prod(c.shape[2:])))
@@ -70,12 +71,19 @@ OPS = (
         "max_pool2d_with_indices",  # the maxima, and where each stands in its plane (int64)
         _max_pool2d,
         (
-            lambda ops, g, _out, indices, x, **attrs: ops.max_pool2d_backward(g[0], x, indices, **attrs),
+            lambda ops, g, _out, indices, x_shape, **attrs: ops.max_pool2d_backward(
+                g[0], indices, shape=x_shape, **attrs
+            ),
         ),
         attrs=MAX_ATTRS,
         outputs=2,
     ),
-    Op("max_pool2d_backward", _max_pool2d_backward, (_at_indices, None, None), attrs=MAX_ATTRS),
+    Op(
+        "max_pool2d_backward",
+        _max_pool2d_backward,
+        (_at_indices, None),
+        attrs={"shape": REQUIRED, **MAX_ATTRS},
+    ),
     Op(
         "avg_pool2d",
         _avg_pool2d,

@@ -55,6 +55,8 @@ def _words(key: torch.Tensor, shape: tuple[int, ...], stream: int) -> torch.Tens
 
 
 def _dropout_mask(key: torch.Tensor, *, shape: tuple[int, ...], rate: float, stream: int, dtype: str) -> torch.Tensor:
+    if not 0.0 <= rate < 1.0:
+        raise ValueError(f"rate must be from 0 to below 1, found {rate}")
     keep = 1.0 - rate
     threshold = _signed(min(round(keep * (1 << 64)), _WORD) ^ (1 << 63))
     return (_words(key, shape, stream) < threshold).to(DTYPES[dtype]).mul_(1.0 / keep)

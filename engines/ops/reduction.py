@@ -14,8 +14,8 @@ Shape = tuple[int, ...]
 
 
 def reduced_dims(shape: Shape, dim: Dim) -> tuple[int, ...]:
-    """The dimensions that `dim` means, none of them negative."""
-    if dim is None:
+    """The dimensions that `dim` means, none of them negative; for torch, () means all as None does."""
+    if dim is None or dim == ():
         return tuple(range(len(shape)))
     return tuple(d % len(shape) for d in ((dim,) if isinstance(dim, int) else dim)) if shape else ()
 

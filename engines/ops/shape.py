@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import itertools
 from collections.abc import Sequence
 from typing import Any
@@ -16,7 +17,9 @@ Key = tuple[Any, ...]
 
 def _index(key: Key) -> tuple[Any, ...]:
     """A stored key (see `Value.__getitem__`) as Python's own indexing objects."""
-    return tuple(slice(*part) if isinstance(part, tuple) else Ellipsis if part == "..." else part for part in key)
+    return tuple(
+        builtins.slice(*part) if isinstance(part, tuple) else Ellipsis if part == "..." else part for part in key
+    )
 
 
 def _getitem(x: torch.Tensor, *, key: Key) -> torch.Tensor:
@@ -33,9 +36,9 @@ def _pad(x: torch.Tensor, *, widths: tuple[tuple[int, int], ...], value: float) 
     return torch.nn.functional.pad(x, [w for pair in reversed(widths) for w in pair], value=value)
 
 
-def _unpad(ops: Namespace, g: Any, _out: Any, x_shape: Shape, *, widths: Sequence[tuple[int, int]], value: float) -> Any:
-    key = tuple((before, before + size, None) for (before, _), size in zip(widths, x_shape, strict=True))
-    return ops.getitem(g, key=key)
+def _unpad(ops: Namespace, g: Any, _out: Any, _x: Any, *, widths: Sequence[tuple[int, int]], value: float) -> Any:
+    """What was padded is cut off, and what was cut off (a negative width) comes back as zeros."""
+    return ops.pad(g, widths=tuple((-before, -after) for before, after in widths), value=0.0)
 
 
 def _inverse(dims: Sequence[int]) -> tuple[int, ...]:
@@ -52,10 +55,10 @@ def _split(x: torch.Tensor, *, sizes: tuple[int, ...], dim: int) -> tuple[torch.
     return torch.split(x, sizes, dim)
 
 
-def _join(ops: Namespace, g: Sequence[Any], x_spec: Any, *, sizes: tuple[int, ...], dim: int) -> Any:
+def _join(ops: Namespace, g: Sequence[Any], x_shape: Shape, *, sizes: tuple[int, ...], dim: int) -> Any:
     """The gradient of split: concatenation, with zeros where a part was not used."""
     used = next(part for part in g if part is not None)
-    shape = list(x_spec.shape)
+    shape = list(x_shape)
     parts = []
     for part, shape[dim] in zip(g, sizes, strict=True):
         parts.append(ops.full_like(used, shape=tuple(shape), value=0.0) if part is None else part)
@@ -120,14 +123,15 @@ def transpose(ops: Namespace, x: Any, *, dim0: int, dim1: int) -> Any:
 
 
 def slice(ops: Namespace, x: Any, *, dim: int, start: int | None = None, stop: int | None = None, step: int = 1) -> Any:
-    """Every `step`-th element from `start` to before `stop` along `dim` (not negative)."""
-    return ops.getitem(x, key=(*itertools.repeat((None, None, None), dim), (start, stop, step)))
+    """Every `step`-th element from `start` to before `stop` along `dim`."""
+    skipped = itertools.repeat((None, None, None), dim % len(x.shape))
+    return ops.getitem(x, key=(*skipped, (start, stop, step)))
 
 
 def stack(ops: Namespace, xs: Sequence[Any], *, dim: int = 0) -> Any:
     """Values of one shape joined along a new dimension."""
-    shape = (*xs[0].shape[:dim], 1, *xs[0].shape[dim:])
-    return ops.concat([ops.reshape(x, shape=shape) for x in xs], dim=dim)
+    dim %= len(xs[0].shape) + 1
+    return ops.concat([ops.reshape(x, shape=(*x.shape[:dim], 1, *x.shape[dim:])) for x in xs], dim=dim)
 
 
 COMPOSITES = (flatten, transpose, slice, stack)

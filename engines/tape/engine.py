@@ -10,6 +10,7 @@ from engines.engine import Array, Outputs, Placed, Style, Task, place_arrays, pl
 from engines.op import kernels_only
 from engines.ops import KERNELS
 from engines.tape.tape import Tape
+from engines.tape.tensor import Tensor
 from engines.value import EngineError
 
 
@@ -34,10 +35,7 @@ class TapeProgram:
         task = self._task
         with Tape(task.device) as tape:
             tape.recording = task.quantity != "forward"
-            ours = {name: tape.parameter(value) for name, value in self.parameters.items()}
-            theirs = {name: tape.constant(value) for name, value in placed.batch.items()}
-            key = None if placed.key is None else tape.constant(placed.key)
-            loss = task.loss(tape.ops, ours, theirs, key)
+            ours, loss = self._forward(tape, placed)
             if task.quantity == "forward":
                 return Outputs(loss.data, {})
             self.counters["entries"] = len(tape.entries)
@@ -47,6 +45,18 @@ class TapeProgram:
                 self._update(gradients)
                 return Outputs(loss.data, {})
             return Outputs(loss.data, gradients)
+
+    def record(self, placed: Placed) -> Tape:
+        """See `DynamicProgram.record`."""
+        with Tape(self._task.device) as tape:
+            self._forward(tape, placed)
+        return tape
+
+    def _forward(self, tape: Tape, placed: Placed) -> tuple[dict[str, Tensor], Tensor]:
+        ours = {name: tape.parameter(value) for name, value in self.parameters.items()}
+        theirs = {name: tape.constant(value) for name, value in placed.batch.items()}
+        key = None if placed.key is None else tape.constant(placed.key)
+        return ours, self._task.loss(tape.ops, ours, theirs, key)
 
     def _update(self, gradients: Mapping[str, torch.Tensor]) -> None:
         assert self._task.optimizer is not None

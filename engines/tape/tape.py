@@ -20,7 +20,7 @@ import torch
 from engines.op import Namespace, Op, describe, kernels_only
 from engines.ops import KERNELS
 from engines.tape.tensor import OPS, Tensor
-from engines.value import EngineError, Location, Spec, user_location
+from engines.value import EngineError, Location, Spec, canonical_device, user_location
 
 LEAF = ("leaf",)
 FREED = ("freed",)
@@ -33,7 +33,8 @@ class Tape:
     ops: Namespace = OPS
 
     def __init__(self, device: str = "cpu") -> None:
-        self.device = str(torch.device(device))
+        self.device = canonical_device(device)
+        self._device = torch.device(self.device)
         self.entries: list[Entry] = []
         self.recording = True
         self._leaves = 0
@@ -72,12 +73,12 @@ class Tape:
     def _place(self, data: Any) -> torch.Tensor:
         if not isinstance(data, torch.Tensor):
             return torch.tensor(data, device=self.device)
-        if str(data.device) != self.device:
+        if data.device != self._device:
             raise EngineError(
                 f"the tape is on {self.device}, found {Spec.of(data)} on {data.device} at {user_location()}; "
                 f"move it with .to({self.device!r})"
             )
-        return data.detach()
+        return data.detach() if data.requires_grad else data
 
     def record(
         self, op: Op, attrs: Mapping[str, Any], slots: Sequence[int], outs: Sequence[Any], raw: Sequence[Any]

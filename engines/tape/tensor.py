@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from engines.op import KERNEL_ERRORS, Op, check_widths, lift, refusal
+from engines.op import KERNEL_ERRORS, Op, check_widths, lift, picked, plain, refusal, spec_of
 from engines.ops import bind
 from engines.value import EngineError, Spec, Value, user_location
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from engines.tape.tape import Tape
 
 NO_ATTRS: Mapping[str, Any] = {}
+MOST_KNOWN = 256
+"""Sets of attributes remembered per op."""
 
 
 class Tensor(Value):
@@ -120,64 +122,113 @@ def _general(op: Op) -> Callable[..., Any]:
     return call
 
 
-def _unary(op: Op) -> Callable[..., Any]:
-    """The recording form of an op of one input, one output and no attributes: the same as `_general`, unrolled."""
-    kernel, pick, general = op.kernel, op.pickers[0], _general(op)
+def _unrolled(op: Op) -> Callable[..., Any]:
+    """The same as `_general` for a fixed number of inputs and outputs, unrolled into straight-line Python.
 
-    def call(x: Any) -> Any:
-        if type(x) is not Tensor:
-            return general(x)
-        data = x.data
+    This is the tape's inner loop: what it does per op is all that recording costs. Whatever is out of the ordinary (an
+    array, a value of another tape, mixed float widths, an unknown attribute) is handed to `_general`, which knows.
+    """
+    scope = {
+        "Tensor": Tensor,
+        "KERNEL_ERRORS": KERNEL_ERRORS,
+        "NO_ATTRS": NO_ATTRS,
+        "op": op,
+        "kernel": op.kernel,
+        "general": _general(op),
+        "attributes": _attributes(op),
+        "refusal": refusal,
+        "spec_of": spec_of,
+    }
+    exec(_unrolled_source(op), scope)  # noqa: S102
+    return scope[op.name]  # type: ignore[return-value]
+
+
+def _unrolled_source(op: Op) -> str:
+    """For relu, whose rule reads the output alone:
+
+    def relu(p0, **given):
+        if given or type(p0) is not Tensor:
+            return general(p0, **given)
+        tape = p0.tape
+        x0, s0 = p0.data, p0.slot
         try:
-            out = kernel(data)
+            y0 = kernel(x0)
         except KERNEL_ERRORS as error:
-            raise refusal(op, (x,), NO_ATTRS, error) from None
-        tape, slot = x.tape, x.slot
-        if slot < 0 or pick is None or not tape.recording:
-            return Tensor(out, tape, -1)
-        entries = tape.entries
-        entries.append((op, NO_ATTRS, (slot,), (pick(out, data),), 1))
-        return Tensor(out, tape, len(entries) - 1)
+            raise refusal(op, (p0,), NO_ATTRS, error) from None
+        if tape.recording and s0 >= 0:
+            entries = tape.entries
+            slot = len(entries)
+            entries.append((op, NO_ATTRS, (s0,), ((y0, None) if s0 >= 0 else None,), 1))
+            return Tensor(y0, tape, slot)
+        return Tensor(y0, tape, -1)
+    """
+    inputs, outputs = range(len(op.vjps)), range(op.outputs or 1)
+    given = ", ".join(f"p{i}" for i in inputs)
+    lines = [
+        f"def {op.name}({', '.join(f'p{i}=None' if i else 'p0' for i in inputs)}, **given):",
+        f"    if {'' if op.attrs else 'given or '}type(p0) is not Tensor:",
+        f"        return general({given}, **given)",
+        "    tape = p0.tape",
+        "    x0, s0 = p0.data, p0.slot",
+    ]
+    for i in inputs[1:]:
+        widths = f" or p{i}.data.dtype is not x0.dtype" if op.promotes else ""
+        lines += [
+            f"    if type(p{i}) is Tensor:",
+            f"        if p{i}.tape is not tape{widths}:",
+            f"            return general({given}, **given)",
+            f"        x{i}, s{i} = p{i}.data, p{i}.slot",
+            f"    elif p{i} is None or type(p{i}) is float or type(p{i}) is int:",
+            f"        x{i}, s{i} = p{i}, -1",
+            "    else:",
+            f"        return general({given}, **given)",
+        ]
+    attrs = "attrs" if op.attrs else "NO_ATTRS"
+    raw, outs = ", ".join(f"x{i}" for i in inputs), ", ".join(f"y{i}" for i in outputs)
+    saved = [
+        f"{picked(rule, op.attrs, [*(f'y{k}' for k in outputs), *(f'x{k}' for k in inputs)])} if s{i} >= 0 else None"
+        if rule
+        else "None"
+        for i, rule in enumerate(op.vjps)
+    ]
+    wanted = " or ".join(f"s{i} >= 0" for i, rule in enumerate(op.vjps) if rule) or "False"
+    lines += [
+        *(["    attrs = attributes(given)"] if op.attrs else []),
+        "    try:",
+        f"        {outs} = kernel({raw}{', **attrs' if op.attrs else ''})",
+        "    except KERNEL_ERRORS as error:",
+        f"        raise refusal(op, ({given},), {attrs}, error) from None",
+        f"    if tape.recording and ({wanted}):",
+        "        entries = tape.entries",
+        "        slot = len(entries)",
+        f"        entries.append((op, {attrs}, ({', '.join(f's{i}' for i in inputs)},), ({', '.join(saved)},), {len(outputs)}))",
+        *(["        entries.append(None)"] * (len(outputs) - 1)),
+        f"        return {', '.join(f'Tensor(y{k}, tape, slot + {k})' if k else 'Tensor(y0, tape, slot)' for k in outputs)}",
+        f"    return {', '.join(f'Tensor(y{k}, tape, -1)' for k in outputs)}",
+    ]
+    return "\n".join(lines)
 
-    return call
 
+def _attributes(op: Op) -> Callable[[dict[str, Any]], Mapping[str, Any]]:
+    """`op.complete`, remembering the few sets of attributes that a model uses."""
+    known: dict[Any, Mapping[str, Any]] = {}
 
-def _binary(op: Op) -> Callable[..., Any]:
-    """The recording form of an op of two inputs, one output and no attributes: the same as `_general`, unrolled."""
-    kernel, promotes, general = op.kernel, op.promotes, _general(op)
-    pick_a, pick_b = op.pickers
-
-    def call(a: Any, b: Any) -> Any:
-        if type(a) is not Tensor:
-            return general(a, b)
-        tape, slot_a, data_a = a.tape, a.slot, a.data
-        if type(b) is Tensor:
-            slot_b, data_b = b.slot, b.data
-            if b.tape is not tape or (promotes and data_a.dtype is not data_b.dtype):
-                return general(a, b)
-        elif type(b) is float or type(b) is int:
-            slot_b, data_b = -1, b
-        else:
-            return general(a, b)
+    def attributes(given: dict[str, Any]) -> Mapping[str, Any]:
+        key = tuple(given.items())
         try:
-            out = kernel(data_a, data_b)
-        except KERNEL_ERRORS as error:
-            raise refusal(op, (a, b), NO_ATTRS, error) from None
-        saved_a = pick_a(out, data_a, data_b) if slot_a >= 0 and pick_a is not None else None
-        saved_b = pick_b(out, data_a, data_b) if slot_b >= 0 and pick_b is not None else None
-        if not tape.recording or (saved_a is None and saved_b is None):
-            return Tensor(out, tape, -1)
-        entries = tape.entries
-        entries.append((op, NO_ATTRS, (slot_a, slot_b), (saved_a, saved_b), 1))
-        return Tensor(out, tape, len(entries) - 1)
+            return known[key]
+        except (KeyError, TypeError):  # not seen yet, or given as a list
+            attrs = op.complete(given)
+        if len(known) >= MOST_KNOWN:
+            known.clear()
+        known[tuple((name, plain(value)) for name, value in key)] = attrs
+        return attrs
 
-    return call
+    return attributes
 
 
 def _recording(op: Op) -> Callable[..., Any]:
-    if op.attrs or op.variadic or op.outputs != 1 or len(op.vjps) > 2:
-        return _general(op)
-    return _unary(op) if len(op.vjps) == 1 else _binary(op)
+    return _general(op) if op.variadic or op.outputs is None else _unrolled(op)
 
 
 def _gradients(loss: Tensor, wrt: Sequence[Tensor]) -> list[Any]:

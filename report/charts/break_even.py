@@ -1,4 +1,4 @@
-"""Seconds spent after n steps, getting ready included: where the lines cross, preparing has paid for itself."""
+"""Draw seconds spent after n steps, getting ready included: where the lines cross, preparing has paid for itself."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _picture(scene: Scene, cell: Cell, found: list[Repayment]) -> Picture:
 
     def paint(axes: Axes) -> None:
         for engine, (prepare, step) in lines.items():
-            _line(axes, scene, engine, prepare, step, last)
+            _line(axes, scene.palette.engine(engine).colour, prepare, step, last)
         for repayment in found:
             _crossing(axes, repayment)
         axes.set_xlim(0, last)
@@ -67,9 +67,8 @@ def _last_step(found: list[Repayment]) -> float:
     return max(FEWEST_STEPS, BEYOND * max(costs))
 
 
-def _line(axes: Axes, scene: Scene, engine: str, prepare: Record, step: Record, last: float) -> None:
+def _line(axes: Axes, colour: str, prepare: Record, step: Record, last: float) -> None:
     start, time = estimate(prepare.seconds_per_call).value, estimate(step.seconds_per_call)
-    colour = scene.palette.engine(engine).colour
     axes.plot([0, last], [start, start + last * time.value], color=colour)
     if time.low is not None and time.high is not None:
         axes.fill_between(

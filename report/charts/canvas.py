@@ -1,5 +1,7 @@
 """Draw one picture with matplotlib and get it as SVG text that lives inside an HTML page.
 
+There is one door:
+
     svg = draw("step-mlp", "Step time of mlp by batch size", palette, lambda axes: axes.plot([1, 2], color=INK))
 
 The text of the page and of the picture have one colour and one typeface, in a light and in a dark page; two pictures
@@ -12,6 +14,7 @@ import io
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 from xml.etree import ElementTree
 
 import matplotlib
@@ -22,12 +25,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from report.charts.palette import INK, Palette
+from report.units import Units, tick
 
 WIDTH, HEIGHT = 4.7, 3.0  # inches; half the page, so that letters stay readable on a phone
 FAINT = 0.35  # opacity of raw samples
 GRID = 0.13  # opacity of grid lines
 FEWEST_TICKS = 3
-LOOK = {
+LEAST_ROOM = 0.07  # of an axis, between two ticks
+LOOK: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.family": "DejaVu Sans",  # comes with matplotlib, so sizes are the same on every machine
     "font.size": 8.5,
@@ -98,11 +103,16 @@ def draw(
     return _inline(file.getvalue(), name, description, palette)
 
 
-def ticks(axis: Axis, low: float, high: float, text: Callable[[float], str]) -> None:
-    """Put readable ticks on a logarithmic axis that shows `low` to `high`, however short or long it is."""
-    axis.set_major_locator(FixedLocator(tick_places(low, high)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: text(value)))
-    axis.set_minor_locator(NullLocator())
+def ticks(axis: Axis, low: float, high: float, scale: Units, *, always: float | None = None) -> None:
+    """Put readable ticks in a unit of `scale` on a logarithmic axis from `low` to `high`, however short or long it is.
+
+    There is a tick at `always`, whatever else there is.
+    """
+    places = tick_places(low, high)
+    if always is not None:
+        room = LEAST_ROOM * np.log(high / low)
+        places = [place for place in places if abs(np.log(place / always)) > room] + [always]
+    at_values(axis, places, lambda value: tick(value, scale))
 
 
 def tick_places(low: float, high: float) -> list[float]:
@@ -126,7 +136,7 @@ def at_values(axis: Axis, values: Sequence[float], text: Callable[[float], str])
 def _inline(text: str, name: str, description: str, palette: Palette) -> str:
     ElementTree.register_namespace("", SVG)
     ElementTree.register_namespace("xlink", XLINK)
-    root = ElementTree.fromstring(text)
+    root = ElementTree.fromstring(text)  # noqa: S314  (matplotlib's own text)
     for parent in list(root.iter()):
         for child in list(parent):
             if child.tag in (f"{{{SVG}}}metadata", f"{{{SVG}}}style"):

@@ -1,4 +1,4 @@
-"""Seconds to build the record or the graph against the number of ops, one panel for each shape of chain."""
+"""Draw seconds to build the record or the graph against the number of ops, one panel for each shape of chain."""
 
 from __future__ import annotations
 
@@ -6,38 +6,33 @@ from matplotlib.axes import Axes
 
 from report import units
 from report.charts.canvas import Picture, draw
-from report.charts.scene import Scene, along, engines_of, name_of, series, up
-from report.charts.times import point
+from report.charts.lines import sweep
+from report.charts.scene import Point, Scene, measured_of, name_of
 from report.labels import extent
-from report.statistics import estimate
 from report.stored import Cell, Record
+
+ROOM = 1.5  # above and below the times that all panels share
 
 
 def pictures(scene: Scene) -> list[Picture]:
-    """One picture for each shape of chain; all share their axes, so that shapes compare."""
-    places = scene.places("construction")
-    everything = [row for rows in places.values() for row in rows if row.status == "measured"]
-    found = []
-    for place, rows in places.items():
-        measured = [row for row in rows if row.status == "measured"]
-        if measured:
-            found.append(_picture(scene, place, rows, measured, everything))
-    return found
+    """One picture for each shape of chain; all show the same span of times, so that shapes compare."""
+    places = scene.places("construction").items()
+    times = [second for row in scene.results.measured("construction") for second in row.seconds_per_call]
+    return [_picture(scene, place, rows, (min(times), max(times))) for place, rows in places if measured_of(rows)]
 
 
-def _picture(scene: Scene, place: Cell, rows: list[Record], measured: list[Record], shared: list[Record]) -> Picture:
-    times = [second for row in shared for second in row.seconds_per_call]
+def _picture(scene: Scene, place: Cell, rows: list[Record], span: tuple[float, float]) -> Picture:
+    measured = measured_of(rows)
+    points = [Point.of_time(row, row.ops) for row in measured]
 
     def paint(axes: Axes) -> None:
-        for index, engine in enumerate(engines_of(measured)):
-            own = sorted((row for row in measured if row.engine == engine), key=lambda row: row.ops)
-            series(axes, scene, engine, [point(row, row.ops) for row in own], index)
-        along(axes, [row.ops for row in shared], "ops in the chain")
-        axes.set_ylim(min(times) / 1.5, max(times) * 1.5)
-        up(axes, units.seconds)
+        axes.set_ylim(span[0] / ROOM, span[1] * ROOM)
+        sweep(axes, scene.palette, points, "ops in the chain", units.TIME)
 
+    texts = [
+        f"{row.engine}, {extent(row.cell)}: {units.seconds(it.value)}" for row, it in zip(measured, points, strict=True)
+    ]
     name = name_of("construction", place)
-    texts = [f"{row.engine}, {extent(row.cell)}: {units.seconds(estimate(row.seconds_per_call).value)}" for row in measured]
     return Picture(
         name=name,
         title=f"{scene.labels.place(place)}: time to build",

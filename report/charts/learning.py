@@ -1,4 +1,4 @@
-"""Loss over training steps, one panel for each training run; equal curves lie nested in each other, widest below."""
+"""Draw the loss over training steps, a panel for each run; equal curves lie nested in each other, the widest below."""
 
 from __future__ import annotations
 

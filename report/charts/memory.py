@@ -1,4 +1,4 @@
-"""Peak bytes of each engine in a fresh process, with the part that was alive before the first step set off."""
+"""Draw the peak bytes of each engine in a fresh process, with the part that was alive before the first step set off."""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
 """One colour and one marker for each engine, the same in all pictures, tables and legends of a page.
 
+A palette is made once a page:
+
     palette = Palette.of(["tape", "graph", "jax"])
     palette.engine("tape").colour       # what matplotlib draws with; the page swaps it for a CSS variable
     palette.variables(dark=True)        # the CSS variables of one theme

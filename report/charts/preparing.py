@@ -1,4 +1,4 @@
-"""Seconds from nothing to ready to run, stacked by phase, one panel for each workload and batch size."""
+"""Draw seconds from nothing to ready to run, stacked by phase, one panel for each workload and batch size."""
 
 from __future__ import annotations
 

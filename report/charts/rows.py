@@ -1,4 +1,9 @@
-"""Axes whose y direction is a list of named rows, with the value of each row written beside it."""
+"""Make axes whose y direction is a list of named rows, with the value of each row written beside it.
+
+    strip(axes, scene.palette, points, labels, units.TIME)     # samples as dots, estimate with interval
+
+Bars use `label_rows` and `from_zero` on their own.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
 from report import units
-from report.charts.canvas import ticks
+from report.charts.canvas import FAINT, ticks
+from report.charts.palette import INK, Palette
+from report.charts.scene import Point
 
 WIDE = 5.0  # from this ratio of largest to smallest on, an axis is logarithmic
 FRAME, ROW = 0.75, 0.3  # inches for the axis below, and for each row
@@ -17,6 +24,31 @@ FRAME, ROW = 0.75, 0.3  # inches for the axis below, and for each row
 def row_height(rows: int) -> float:
     """The height of a picture with so many rows, in inches."""
     return FRAME + ROW * rows
+
+
+def strip(axes: Axes, palette: Palette, points: Sequence[Point], labels: Sequence[str], scale: units.Units) -> None:
+    """Draw one row for each point: its samples as dots, then the estimate with its interval; ratios get a line at 1."""
+    for index, point in enumerate(points):
+        paint = palette.engine(point.engine)
+        axes.plot(
+            point.samples,
+            [index] * len(point.samples),
+            linestyle="none",
+            marker="o",
+            markersize=3,
+            color=paint.colour,
+            alpha=FAINT,
+            markeredgewidth=0,
+        )
+        if point.low is not None and point.high is not None:
+            axes.plot([point.low, point.high], [index, index], color=paint.colour, linewidth=3, alpha=0.6)
+        axes.plot([point.value], [index], marker=paint.marker, color=paint.colour, markeredgewidth=0)
+    reach = [value for point in points for value in (point.value, point.low, point.high, *point.samples) if value]
+    if scale is units.TIMES:
+        axes.axvline(1, color=INK, linewidth=1, alpha=0.7, zorder=1)
+        reach.append(1.0)
+    _widen(axes, min(reach), max(reach), scale)
+    label_rows(axes, labels, [units.spread(point.value, point.low, point.high, scale) for point in points])
 
 
 def label_rows(axes: Axes, labels: Sequence[str], values: Sequence[str]) -> None:
@@ -30,17 +62,6 @@ def label_rows(axes: Axes, labels: Sequence[str], values: Sequence[str]) -> None
         axes.text(1.02, index, value, transform=axes.get_yaxis_transform(), va="center", ha="left")
 
 
-def widen(axes: Axes, seconds: Sequence[float]) -> None:
-    """Make x a time axis: logarithmic where values lie far apart, else from zero."""
-    low, high = min(seconds), max(seconds)
-    if high / low >= WIDE:
-        axes.set_xscale("log")
-        axes.set_xlim(low / 1.3, high * 1.3)
-        ticks(axes.xaxis, *axes.get_xlim(), units.seconds)
-        return
-    from_zero(axes, high, units.TIME)
-
-
 def from_zero(axes: Axes, high: float, scale: units.Units) -> None:
     """Make x a linear axis from zero to a bit over `high`, with round ticks in the unit that suits `high`."""
     unit, name = units.unit_of(high, scale)
@@ -48,3 +69,13 @@ def from_zero(axes: Axes, high: float, scale: units.Units) -> None:
     places = [place * unit for place in MaxNLocator(4).tick_values(0, high / unit) if place * unit <= high * 1.05]
     axes.xaxis.set_major_locator(FixedLocator(places))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / unit:g}{units.FIXED}{name}"))
+
+
+def _widen(axes: Axes, low: float, high: float, scale: units.Units) -> None:
+    if scale is not units.TIMES and high / low < WIDE:
+        from_zero(axes, high, scale)
+        return
+    room = (high / low) ** 0.08
+    axes.set_xscale("log")
+    axes.set_xlim(low / room, high * room)
+    ticks(axes.xaxis, *axes.get_xlim(), scale, always=1 if scale is units.TIMES else None)

@@ -1,4 +1,6 @@
-"""What every chart is given, and what every chart does alike: panels, dodged points, raw dots, and the list of gaps.
+"""Give every chart its rows, colours and names, and say which points are missing and why.
+
+A chart goes through the places of its question:
 
     for place, rows in scene.places("step").items():     # one picture for each
         scene.gaps(rows)                                 # "tape, batch 256: out of memory"
@@ -7,21 +9,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from matplotlib.axes import Axes
-
-from report import units
-from report.charts.canvas import FAINT, Key, at_values, ticks
+from report.charts.canvas import Key
 from report.charts.palette import Palette
 from report.labels import Labels, extent
 from report.results import Results, engine_rank
-from report.stored import Cell, Question, Record
+from report.statistics import Estimate, estimate
+from report.stored import Cell, Question, Ratio, Record
 
 FEW_SAMPLES = 30  # up to here a picture shows every sample as a dot
-DODGE = 1.05  # engines at one batch size stand side by side on a logarithmic axis
-MARGIN = 1.3  # room left and right of the first and last value of a logarithmic axis
 NO_ROW = "no row in the stored results"
 
 
@@ -29,11 +27,25 @@ NO_ROW = "no row in the stored results"
 class Point:
     """One estimate in a picture, with its interval where it has one, and the samples behind it where they are few."""
 
+    engine: str
     at: float
     value: float
     low: float | None
     high: float | None
     samples: tuple[float, ...] = ()
+
+    @classmethod
+    def of_time(cls, row: Record, at: float, parts: int = 1) -> Point:
+        """The median of a measured row in seconds, or of one of `parts` equal parts of it."""
+        time: Estimate = estimate(row.seconds_per_call).per(parts)
+        few = len(row.seconds_per_call) <= FEW_SAMPLES
+        samples = tuple(second / parts for second in row.seconds_per_call) if few else ()
+        return cls(row.engine, at, time.value, time.low, time.high, samples)
+
+    @classmethod
+    def of_ratio(cls, engine: str, ratio: Ratio, at: float) -> Point:
+        """A stored ratio of `engine` to another one."""
+        return cls(engine, at, ratio.value, ratio.low, ratio.high)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +65,8 @@ class Scene:
 
     def gaps(self, rows: Sequence[Record]) -> tuple[str, ...]:
         """Every engine and cell of a panel that has no samples, with the reason."""
-        cells = dict.fromkeys(row.cell for row in rows)
         found = []
-        for cell in cells:
+        for cell in dict.fromkeys(row.cell for row in rows):
             for engine in engines_of(rows):
                 row = self.results.find(cell, engine)
                 if row is None:
@@ -68,6 +79,11 @@ class Scene:
         """The legend of a panel."""
         paints = [(engine, self.palette.engine(engine)) for engine in engines_of(rows)]
         return tuple(Key(paint.variable, paint.glyph, engine) for engine, paint in paints)
+
+
+def measured_of(rows: Sequence[Record]) -> list[Record]:
+    """The rows that have samples."""
+    return [row for row in rows if row.status == "measured"]
 
 
 def engines_of(rows: Sequence[Record]) -> list[str]:
@@ -84,34 +100,3 @@ def name_of(kind: str, cell: Cell) -> str:
     """The id of a picture: its kind and all that tells its cell from others."""
     size = [f"{knob}{value}" for knob, value in cell.size]
     return slug(kind, cell.workload, cell.formulation, cell.device, cell.dtype, *size, cell.batch_size or "")
-
-
-def series(axes: Axes, scene: Scene, engine: str, points: Sequence[Point], place: int) -> None:
-    """Draw one engine's points along a logarithmic x axis: samples as dots behind, estimates with intervals before."""
-    paint = scene.palette.engine(engine)
-    at = [point.at * DODGE**place for point in points]
-    for x, point in zip(at, points, strict=True):
-        axes.plot(
-            [x] * len(point.samples), point.samples, linestyle="none", marker="o", markersize=2.2,
-            color=paint.colour, alpha=FAINT, markeredgewidth=0, zorder=2,
-        )  # fmt: skip
-        if point.low is not None and point.high is not None:
-            axes.plot([x, x], [point.low, point.high], color=paint.colour, linewidth=2.6, alpha=0.6, zorder=3)
-    axes.plot(
-        at, [point.value for point in points], marker=paint.marker, color=paint.colour, linewidth=1.1,
-        markeredgewidth=0, zorder=4,
-    )  # fmt: skip
-
-
-def along(axes: Axes, values: Sequence[float], name: str) -> None:
-    """Make x a logarithmic axis with a tick at each of `values`."""
-    axes.set_xscale("log")
-    axes.set_xlim(min(values) / MARGIN, max(values) * MARGIN)
-    at_values(axes.xaxis, values, units.count)
-    axes.set_xlabel(name)
-
-
-def up(axes: Axes, text: Callable[[float], str]) -> None:
-    """Make y a logarithmic axis with round ticks; called after everything is drawn."""
-    axes.set_yscale("log")
-    ticks(axes.yaxis, *axes.get_ylim(), text)

@@ -1,52 +1,40 @@
-"""Seconds per call by batch size, one panel a workload: every sample where they are few, then medians with intervals."""
+"""Draw seconds per call by batch size, a panel a workload: samples where they are few, then medians with intervals."""
 
 from __future__ import annotations
 
 from matplotlib.axes import Axes
 
 from report import units
-from report.charts.canvas import Picture, draw
-from report.charts.scene import FEW_SAMPLES, Point, Scene, along, engines_of, name_of, series, up
+from report.charts.canvas import HEIGHT, Picture, draw
+from report.charts.lines import sweep
+from report.charts.rows import row_height, strip
+from report.charts.scene import Point, Scene, measured_of, name_of
 from report.labels import extent
-from report.statistics import estimate
-from report.stored import Cell, Question, Record
+from report.stored import Cell, Record
 
 
-def pictures(scene: Scene, question: Question) -> list[Picture]:
-    """One picture for each workload that has at least one measured row of the question."""
-    found = []
-    for place, rows in scene.places(question).items():
-        measured = [row for row in rows if row.status == "measured"]
-        if measured:
-            found.append(_picture(scene, question, place, rows, measured))
-    return found
+def picture(scene: Scene, place: Cell, rows: list[Record]) -> Picture | None:
+    """The times of one place of a question, or None where nothing was measured."""
+    measured = measured_of(rows)
+    if not measured:
+        return None
+    points = [Point.of_time(row, row.cell.batch_size) for row in measured]
+    swept = len({row.cell for row in measured}) > 1
 
-
-def point(row: Record, at: float) -> Point:
-    """A row's median as a point at `at`, with its interval, in seconds."""
-    time = estimate(row.seconds_per_call)
-    samples = row.seconds_per_call if len(row.seconds_per_call) <= FEW_SAMPLES else ()
-    return Point(at, time.value, time.low, time.high, samples)
-
-
-def _picture(scene: Scene, question: Question, place: Cell, rows: list[Record], measured: list[Record]) -> Picture:
     def paint(axes: Axes) -> None:
-        for index, engine in enumerate(engines_of(measured)):
-            own = [row for row in measured if row.engine == engine]
-            series(axes, scene, engine, [point(row, row.cell.batch_size) for row in own], index)
-        along(axes, [row.cell.batch_size for row in measured], "batch size (samples)")
-        up(axes, units.seconds)
+        if swept:
+            sweep(axes, scene.palette, points, "batch size (samples)", units.TIME)
+        else:
+            strip(axes, scene.palette, points, [row.engine for row in measured], units.TIME)
 
-    name = name_of(question, place)
+    texts = [
+        f"{row.engine}, {extent(row.cell)}: {units.seconds(it.value)}" for row, it in zip(measured, points, strict=True)
+    ]
+    name, height = name_of(place.question, place), HEIGHT if swept else row_height(len(measured))
     return Picture(
         name=name,
-        title=f"{scene.labels.place(place)}: time per call",
-        svg=draw(name, _description(measured), scene.palette, paint),
+        title=f"{scene.labels.place(place) if swept else scene.labels.cell(measured[0].cell)}: time per call",
+        svg=draw(name, "Median time per call. " + "; ".join(texts), scene.palette, paint, height),
         missing=scene.gaps(rows),
         keys=scene.keys(measured),
     )
-
-
-def _description(rows: list[Record]) -> str:
-    medians = [f"{row.engine}, {extent(row.cell)}: {units.seconds(estimate(row.seconds_per_call).value)}" for row in rows]
-    return f"Median time per call of {rows[0].cell.workload} by batch size. " + "; ".join(medians)

@@ -36,7 +36,7 @@ INFIX = {
 }
 """Kernels that are Python's own operators, and so need no call."""
 
-RESERVED = re.compile(r"\d|[cv]\d+$|run$|inf$|nan$|_$")
+RESERVED = re.compile(r"\d|[cv]\d+$|run$|inf$|nan$|_?$|__debug__$")
 """Names that an input may not keep."""
 
 
@@ -48,7 +48,7 @@ def lower(graph: Graph) -> tuple[str, Run]:
     scope |= {"inf": math.inf, "nan": math.nan}
     # The text is ours, made above from op names of the table and from the repr of plain data.
     exec(compile(source, f"<graph {graph.name}>", "exec"), scope)  # noqa: S102
-    return source, scope["run"]
+    return source, scope.pop("run")  # popped, so that dropping the function frees its constants at once
 
 
 def _source(graph: Graph) -> Iterator[str]:
@@ -60,10 +60,16 @@ def _source(graph: Graph) -> Iterator[str]:
         results = ", ".join(names[var] if var in last_use else "_" for var in node.outputs)
         comma = "," if node.op.outputs is None and len(node.outputs) == 1 else ""
         done = [names[var] for var in _operands(node) if last_use[var] is node and var in ours]
+        done += ["_"] * any(var not in last_use for var in node.outputs)
         free = f"; del {', '.join(dict.fromkeys(done))}" if done else ""
-        yield f"    {results}{comma} = {_call(node, names)}{free}  # {node.where}"
-    results = [names[var] for var in graph.outputs.values()]
-    yield f"    return ({', '.join(results)}{',' * (len(results) == 1)})"
+        yield f"    {results}{comma} = {_call(node, names)}{free}  # {_comment(str(node.where))}"
+    returned = [names[var] for var in graph.outputs.values()]
+    yield f"    return ({', '.join(returned)}{',' * (len(returned) == 1)})"
+
+
+def _comment(text: str) -> str:
+    """Text that cannot end its comment: a file name may hold a line break, and a saved graph may hold any."""
+    return "".join(char if char.isprintable() else "?" for char in text)
 
 
 def _names(graph: Graph) -> Mapping[Var, str]:
@@ -71,7 +77,7 @@ def _names(graph: Graph) -> Mapping[Var, str]:
     names: dict[Var, str] = {}
     taken: set[str] = {node.op.name for node in graph.nodes}
     for name, var in graph.inputs.items():
-        plain = re.sub(r"\W", "_", name)
+        plain = re.sub(r"\W", "_", name, flags=re.ASCII)
         plain = f"in_{plain}" if keyword.iskeyword(plain) or RESERVED.match(plain) else plain
         while plain in taken:
             plain += "_"

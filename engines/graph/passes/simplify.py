@@ -1,6 +1,7 @@
 """Algebraic identities.
 
-    x * 1, x / 1, x ** 1, x - 0, x + (-0.0)          -> x       (x + 0.0 stays: it turns -0.0 into 0.0)
+    x * 1, x / 1, x - 0, x + (-0.0)                  -> x       (x + 0.0 stays: it turns -0.0 into 0.0)
+    x ** 1, by a number                              -> x       (by a tensor of ones it may turn a NaN's sign)
     neg(neg(x))                                      -> x
     relu(relu(x)), abs(abs(x))                       -> the inner one
     reshape, broadcast_to, sum_to to x's own shape   -> x
@@ -9,7 +10,8 @@
     permute(permute(x))                              -> permute(x)
     concat([x])                                      -> x
 
-Same outputs, bit for bit: only identities that hold for every float, signed zeros and NaN included, stand here.
+Same outputs, bit for bit: only identities that hold for every float, signed zeros and NaN included, stand here. None is
+applied where it would put a donated input, or a view of one, in the place of a fresh value: an update would change it.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from engines.graph.ir import Graph, Node, Operand, Var, rewrite
+from engines.graph.ir import Graph, Node, Operand, Var, rewrite, storage
 
 SAME_ELEMENTS = ("reshape", "permute", "broadcast_to")
 """Ops whose result has no element that their input has not."""
@@ -30,12 +32,18 @@ Producers = Mapping[Var, Node]
 def simplify(graph: Graph) -> Graph:
     """Apply each identity once, operands first."""
     producers: dict[Var, Node] = {}
+    owners = storage(graph)
+    donated = {graph.inputs[name] for name in graph.donated}
 
     def visit(node: Node) -> Node | tuple[Var, ...]:
         rule = RULES.get(node.op.name)
         found = rule(node, producers) if rule is not None else None
-        if isinstance(found, tuple) and found[0].spec != node.outputs[0].spec:
-            found = None  # the identity would lose a broadcast or a promotion
+        if isinstance(found, tuple):
+            owner = owners.get(found[0], found[0])
+            if found[0].spec != node.outputs[0].spec:
+                found = None  # the identity would lose a broadcast or a promotion
+            elif owner in donated and owners.get(node.outputs[0]) is not owner:
+                found = None  # an update would overwrite what was a copy
         kept = node if found is None else found
         if isinstance(kept, Node):
             producers.update((var, kept) for var in kept.outputs)
@@ -50,8 +58,10 @@ def _value(operand: Operand, producers: Producers) -> float | None:
         node = producers.get(operand)
         while node is not None and node.op.name in SAME_ELEMENTS and isinstance(node.inputs[0], Var):
             node = producers.get(node.inputs[0])
-        value = node.attrs["value"] if node is not None and node.op.name == "full_like" else None
-        return value if value is None or isinstance(value, float) else float(value)
+        if node is None or node.op.name != "full_like":
+            return None
+        value = node.attrs["value"]
+        return float(value if node.outputs[0].spec.dtype.is_floating_point else int(value))  # no integer is -0.0
     return None if operand is None else float(operand)
 
 
@@ -71,9 +81,13 @@ def _mul(node: Node, producers: Producers) -> Found:
     return (b,) if isinstance(b, Var) and _one(a, producers) else None
 
 
-def _right_one(node: Node, producers: Producers) -> Found:
+def _div(node: Node, producers: Producers) -> Found:
     a, b = node.inputs
     return (a,) if isinstance(a, Var) and _one(b, producers) else None
+
+
+def _power(node: Node, producers: Producers) -> Found:
+    return None if isinstance(node.inputs[1], Var) else _div(node, producers)
 
 
 def _sub(node: Node, producers: Producers) -> Found:
@@ -144,8 +158,8 @@ def _concat(node: Node, _: Producers) -> Found:
 
 RULES: Mapping[str, Callable[[Node, Producers], Found]] = {
     "mul": _mul,
-    "div": _right_one,
-    "power": _right_one,
+    "div": _div,
+    "power": _power,
     "sub": _sub,
     "add": _add,
     "neg": _neg,

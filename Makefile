@@ -1,0 +1,47 @@
+# Every target sets up .venv by itself, and does it again only when the pins change.
+
+PYTHON ?= python3
+EFFORT ?= quick
+DEVICE ?= cpu
+RESULTS ?= results
+PAGE ?= $(RESULTS)/report.html
+
+BIN := .venv/bin
+READY := .venv/ready
+
+.PHONY: bench learn report test check format clean help
+
+bench: $(READY)  ## measure everything (EFFORT=quick|standard|full, DEVICE=cpu|cuda|all) and write the page
+	@$(BIN)/python -m pytest suites --benchmark-only --benchmark-quiet --device $(DEVICE) --effort $(EFFORT) --results $(RESULTS) -q; \
+	status=$$?; $(BIN)/python -m report --results $(RESULTS) --output $(PAGE) && exit $$status
+
+learn: $(READY)  ## train cnn and lenet5 on handwritten digits with every engine
+	@$(BIN)/python -m suites.learn
+
+report: $(READY)  ## write the page again from the newest stored run
+	@$(BIN)/python -m report --results $(RESULTS) --output $(PAGE)
+
+test: $(READY)  ## run the tests, and every benchmark once, untimed
+	@$(BIN)/python -m pytest -q
+
+check: $(READY)  ## formatting, lint, strict types
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+format: $(READY)  ## put the code into its form
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+clean:  ## remove .venv and caches; results stay
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks build *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 10
+
+$(READY): constraints.txt pyproject.toml
+	@echo "setting up .venv (once; again only when constraints.txt or pyproject.toml change)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar off -c constraints.txt -e '.[dev]'
+	@touch $(READY)

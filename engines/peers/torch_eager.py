@@ -1,0 +1,102 @@
+"""PyTorch's own eager mode and autograd, on the same workload text: the line that calibrates ours.
+
+Its namespace holds torch's native calls with nothing in between, so nothing slows it that does not slow a plain
+`torch.nn.Module`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from engines.engine import Array, Outputs, Placed, Style, Task, place_arrays, place_batch
+from engines.op import Namespace
+from engines.ops import bare_kernel, bind
+from engines.value import EngineError
+
+
+def _batch_norm(x: Any, weight: Any = None, bias: Any = None, *, eps: float = 1e-5) -> torch.Tensor:
+    return functional.batch_norm(x, None, None, weight, bias, training=True, eps=eps)
+
+
+def _layer_norm(x: Any, weight: Any = None, bias: Any = None, *, normalized_shape: Any, eps: float = 1e-5) -> torch.Tensor:
+    return functional.layer_norm(x, normalized_shape, weight, bias, eps)
+
+
+NATIVE = {
+    "max_pool2d": functional.max_pool2d,
+    "batch_norm": _batch_norm,
+    "layer_norm": _layer_norm,
+    "cross_entropy": functional.cross_entropy,
+    "embedding": lambda weight, index: functional.embedding(index, weight),
+    "flatten": torch.flatten,
+    "gradients": partial(torch.autograd.grad, create_graph=True),
+}
+"""Functions that torch differentiates better than the kernel that our engines give gradient rules for."""
+
+
+def _namespace() -> Namespace:
+    ops = bind("torch_eager", bare_kernel)
+    for name, function in NATIVE.items():
+        ops.add_function(name, function)
+    return ops
+
+
+OPS = _namespace()
+"""Torch's functions under the names of the op table; differentiable by torch."""
+
+
+class TorchEagerProgram:
+    """A task on torch's autograd."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        placed = place_arrays(task.parameters, task.device)
+        self.parameters = {name: value.requires_grad_() for name, value in placed.items()}
+        self.phases: Mapping[str, float] = {}
+        self.counters: Mapping[str, int] = {}
+        self._optimizer: torch.optim.SGD | None = None
+        if task.quantity == "step":
+            if task.optimizer is None:
+                raise EngineError("torch_eager: quantity 'step' needs an optimizer, found None")
+            self._optimizer = torch.optim.SGD(
+                list(self.parameters.values()), lr=task.optimizer.lr, momentum=task.optimizer.momentum
+            )
+
+    def place(self, batch: Mapping[str, Array], key: int) -> Placed:
+        """See `Program.place`."""
+        return place_batch(self._task, batch, key)
+
+    def run(self, placed: Placed) -> Outputs:
+        """See `Program.run`."""
+        if self._task.quantity == "forward":
+            with torch.inference_mode():
+                return Outputs(self.record(placed), {})
+        loss = self.record(placed)
+        if self._optimizer is None:
+            found = torch.autograd.grad(loss, list(self.parameters.values()), allow_unused=True)
+            return Outputs(loss.detach(), dict(zip(self.parameters, found, strict=True)))
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._optimizer.step()
+        return Outputs(loss.detach(), {})
+
+    def record(self, placed: Placed) -> torch.Tensor:
+        """See `DynamicProgram.record`."""
+        loss: torch.Tensor = self._task.loss(OPS, self.parameters, placed.batch, placed.key)
+        return loss
+
+
+class TorchEager:
+    """PyTorch eager."""
+
+    name = "torch_eager"
+    style: Style = "dynamic"
+
+    def prepare(self, task: Task) -> TorchEagerProgram:
+        """See `Engine.prepare`."""
+        return TorchEagerProgram(task)

@@ -1,0 +1,208 @@
+"""Answer one question of the page from the stored results: one function for each, all of the same kind.
+
+    answer = step(results, labels)
+    answer.word, answer.sentence       # "depends", "Of 9 cells, graph takes less time than tape in 5, ..."
+
+No figure stands here that the results do not give; where they give none, the answer is `cannot tell`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from report import units
+from report.comparing import CANNOT_TELL, DEPENDS, Comparison, compare
+from report.labels import Labels
+from report.repayment import preparing_cell, repayments, steps_text
+from report.results import Results, cells
+from report.statistics import BreakEven, estimate, share_interval
+from report.stored import Cell, Learning
+
+STATIC, DYNAMIC, OUTSIDE, PLAIN = "graph", "tape", "torch_eager", "torch_module"
+TONES = {
+    **dict.fromkeys(("faster", "less", "equal", "agrees", "pays off"), "good"),
+    **dict.fromkeys(("slower", "more", "never", "wrong"), "bad"),
+    CANNOT_TELL: "unknown",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A question in words, one word for an answer, the sentence behind it, small print, and the section to look at."""
+
+    anchor: str
+    question: str
+    word: str
+    sentence: str
+    details: tuple[str, ...] = ()
+
+    @property
+    def tone(self) -> str:
+        """How the page colours the word: good, bad, unknown or plain. The word alone says it all."""
+        return TONES.get(self.word, "plain")
+
+
+def step(results: Results, labels: Labels) -> Answer:
+    """Whether a training step is faster, for the graph in full and for other static engines in short."""
+    others = dict.fromkeys(row.engine for row in results.of("step") if row.style == "static" and row.engine != STATIC)
+    details = [compare(results, labels, "step", engine, DYNAMIC).short() for engine in others]
+    comparison = compare(results, labels, "step", STATIC, DYNAMIC)
+    return _compared("step", "Is a graph step faster than a tape step?", comparison, details)
+
+
+def break_even(results: Results, labels: Labels) -> Answer:
+    """After how many steps the graph has caught up with the tape, for each cell where preparing was measured."""
+    asked = "After how many steps has preparing the graph paid for itself?"
+    found = [repayment for repayment in repayments(results) if repayment.engine == STATIC]
+    cells_used = {preparing_cell(results, it.step) for it in found}
+    unused = [row.cell for row in results.of("preparing") if row.engine == STATIC and row.cell not in cells_used]
+    details = [f"{labels.cell(cell)}: {CANNOT_TELL}, a step or preparing row is missing." for cell in unused]
+    if not found:
+        sentence = f"No cell has both a preparing row and a step row of {STATIC} and of {DYNAMIC}."
+        return Answer("break-even", asked, CANNOT_TELL, sentence, tuple(details))
+    listed = "; ".join(f"{labels.cell(it.cell)}: {steps_text(it.result)}" for it in found)
+    counts = [len(row.seconds_per_call) for it in found for row in (it.prepare, it.other_prepare)]
+    details.append(f"Derived from medians. Samples of preparing: {_range(counts)}; a single one counts as exact.")
+    return Answer("break-even", asked, _one(_pays(it.result) for it in found), f"{listed}.", tuple(details))
+
+
+def outside(results: Results, labels: Labels) -> Answer:
+    """How graph and tape stand against PyTorch eager, and what our interface costs PyTorch eager."""
+    ours = compare(results, labels, "step", STATIC, OUTSIDE)
+    details = [compare(results, labels, "step", DYNAMIC, OUTSIDE).sentence(), _interface_cost(results, labels)]
+    return _compared("outside", "Is a graph step faster than one of PyTorch eager?", ours, details)
+
+
+def forward(results: Results, labels: Labels) -> Answer:
+    """Whether the forward pass alone is faster."""
+    return _compared("forward", "And forward alone?", compare(results, labels, "forward", STATIC, DYNAMIC))
+
+
+def backward(results: Results, labels: Labels) -> Answer:
+    """Whether loss and gradients, without the update, are faster."""
+    return _compared("backward", "And loss with gradients?", compare(results, labels, "backward", STATIC, DYNAMIC))
+
+
+def construction(results: Results, labels: Labels) -> Answer:
+    """What building the graph costs against recording, with the times of the largest chain of each shape."""
+    largest: dict[str, Cell] = {}
+    for cell in sorted(cells(results.measured("construction")), key=lambda cell: dict(cell.size)["ops"]):
+        largest[labels.place(cell)] = cell
+    details = [f"{labels.cell(cell)}: {_times(results, cell)}." for cell in largest.values()]
+    comparison = compare(results, labels, "construction", STATIC, DYNAMIC)
+    return _compared("construction", "Is building a graph faster than recording a tape?", comparison, details)
+
+
+def dispatch(results: Results, labels: Labels) -> Answer:
+    """What one op costs each engine to dispatch."""
+    measured = cells(results.measured("dispatch"))
+    details = [f"{labels.cell(cell)}, per op (derived): {_times(results, cell, per_op=True)}." for cell in measured]
+    comparison = compare(results, labels, "dispatch", STATIC, DYNAMIC)
+    return _compared("dispatch", "Does an op cost a graph less to dispatch?", comparison, details)
+
+
+def memory(results: Results, labels: Labels) -> Answer:
+    """Which style holds fewer bytes at its peak."""
+    asked = "Does the graph need less memory?"
+    texts, words = [], []
+    for cell, rows in cells(results.measured("memory")).items():
+        peaks = {row.engine: row.memory.peak_bytes for row in rows if row.memory}
+        if {STATIC, DYNAMIC} <= peaks.keys():
+            share = units.ratio(peaks[STATIC] / peaks[DYNAMIC])
+            same = share == units.ratio(1.0)  # no more than the digits shown can tell
+            words.append("no difference" if same else "less" if peaks[STATIC] < peaks[DYNAMIC] else "more")
+            listed = ", ".join(f"{engine} {units.size(peak)}" for engine, peak in peaks.items())
+            texts.append(f"{labels.cell(cell)}: {listed}; {STATIC} holds {share} what {DYNAMIC} holds (derived)")
+    if not texts:
+        return Answer("memory", asked, CANNOT_TELL, f"No cell has a peak of {STATIC} and of {DYNAMIC}.")
+    detail = "Peak bytes of a fresh process each: one figure a row, so no interval."
+    return Answer("memory", asked, _one(words), "; ".join(texts) + ".", (detail,))
+
+
+def learning(results: Results, labels: Labels) -> Answer:
+    """Whether both styles give the same losses, and what accuracy each reaches."""
+    asked = "Do both learn the same?"
+    words, sentences, details = [], [], []
+    for cell, rows in cells(results.measured("learning")).items():
+        trained = {row.engine: row.learning for row in rows if row.learning}
+        if {STATIC, DYNAMIC} <= trained.keys():
+            word, text = _same_learning(trained[STATIC])
+            words.append(word)
+            sentences.append(f"{labels.cell(cell)}: {text}.")
+        details.append(f"{labels.cell(cell)}: {'; '.join(_accuracy(*pair) for pair in trained.items())}.")
+    if not sentences:
+        return Answer("learning", asked, CANNOT_TELL, "No cell has both styles trained.", tuple(details))
+    return Answer("learning", asked, _one(words), " ".join(sentences), tuple(details))
+
+
+def agreement(results: Results, labels: Labels) -> Answer:
+    """How many measured rows agree with the reference, and which rows were found wrong and so got no time."""
+    measured = [row for row in results.records if row.status == "measured"]
+    wrong = [row for row in results.records if row.status == "wrong"]
+    agreed = sum(row.agreement.verdict == "agrees" for row in measured)
+    sentence = (
+        f"{agreed} of {units.plural(len(measured), 'measured row')} agree with the reference and "
+        f"{len(measured) - agreed} went unchecked; {units.plural(len(wrong), 'row')} turned out wrong and got no time."
+    )
+    details = tuple(f"Wrong: {row.engine}, {labels.cell(row.cell)}: {row.reason}" for row in wrong)
+    word = "wrong" if wrong else "agrees" if agreed else CANNOT_TELL
+    return Answer("rows", "Do the results agree with the reference?", word, sentence, details)
+
+
+def _compared(anchor: str, asked: str, comparison: Comparison, details: Sequence[str] = ()) -> Answer:
+    return Answer(anchor, asked, comparison.word, comparison.sentence(), tuple(details))
+
+
+def _one(words: Iterable[str]) -> str:
+    different = set(words)
+    return different.pop() if len(different) == 1 else DEPENDS
+
+
+def _pays(result: BreakEven) -> str:
+    if math.isinf(result.steps):
+        return "never"
+    return "pays off" if result.high is None or math.isfinite(result.high) else CANNOT_TELL
+
+
+def _interface_cost(results: Results, labels: Labels) -> str:
+    comparison = compare(results, labels, "interface", OUTSIDE, PLAIN)
+    if not comparison.ratios:
+        return f"What the {OUTSIDE} line costs over a plain torch.nn.Module: {CANNOT_TELL}."
+    texts = []
+    for cell, it in comparison.ratios:
+        bounds = f"[{units.percent(it.low - 1)}, {units.percent(it.high - 1)}]"
+        rounds = units.plural(it.rounds, "round")
+        texts.append(f"{units.percent(it.value - 1)} {bounds} ({labels.cell(cell)}; {rounds})")
+    return f"The {OUTSIDE} line costs {'; '.join(texts)} over a plain torch.nn.Module."
+
+
+def _times(results: Results, cell: Cell, *, per_op: bool = False) -> str:
+    texts = []
+    for row in cells(results.measured(cell.question))[cell]:
+        time = estimate(row.seconds_per_call).per(row.ops if per_op else 1)
+        text = units.spread(time.value, time.low, time.high, units.TIME)
+        texts.append(f"{row.engine} {text} ({units.plural(time.samples, 'sample')})")
+    return ", ".join(texts)
+
+
+def _same_learning(learning: Learning) -> tuple[str, str]:
+    if learning.equal_bits_to == DYNAMIC:
+        return "equal", f"every loss of {STATIC} equals that of {DYNAMIC} to the bit"
+    if learning.largest_relative_difference is None:
+        return CANNOT_TELL, f"nothing is stored on how the losses of {STATIC} differ from those of {DYNAMIC}"
+    difference = f"{learning.largest_relative_difference:.1e}"
+    return "not to the bit", f"losses of {STATIC} and {DYNAMIC} differ by at most {difference} of their size"
+
+
+def _accuracy(engine: str, learning: Learning) -> str:
+    low, high = share_interval(round(learning.test_accuracy * learning.test_samples), learning.test_samples)
+    bounds = f"[{units.percent(low)}, {units.percent(high)}]"
+    samples = units.plural(learning.test_samples, "test sample")
+    return f"{engine} gets {units.percent(learning.test_accuracy)} {bounds} of {samples} right"
+
+
+def _range(numbers: Sequence[int]) -> str:
+    low, high = min(numbers), max(numbers)
+    return str(low) if low == high else f"{low} to {high}"

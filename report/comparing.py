@@ -1,0 +1,88 @@
+"""Hold one engine against another over all cells of a question, by stored paired ratios only.
+
+The outcome is one word, and a sentence with the figures behind it:
+
+    comparison = compare(results, labels, "step", "graph", "tape")
+    comparison.word         # "faster", "slower", "no difference", "depends" or "cannot tell"
+    comparison.sentence()   # Of 9 cells, graph takes less time than tape in 5 ...
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from report import units
+from report.labels import Labels
+from report.results import Results, cells
+from report.statistics import Judgement, judge
+from report.stored import Cell, Question, Ratio
+
+CANNOT_TELL = "cannot tell"
+DEPENDS = "depends"
+ALL_LISTED = 3  # up to so many cells are each named; beyond that only the two ends are
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """The ratios of `engine` to `to` by cell, and how many cells have a row of one of them but no ratio."""
+
+    engine: str
+    to: str
+    ratios: tuple[tuple[Cell, Ratio], ...]
+    untold: int
+    labels: Labels
+
+    @property
+    def word(self) -> str:
+        """What all cells say, `depends` where they do not say the same, `cannot tell` where there is none."""
+        words = list(self.counts())
+        if not words:
+            return CANNOT_TELL
+        return words[0] if len(words) == 1 else DEPENDS
+
+    def counts(self) -> Counter[Judgement]:
+        """How many cells say faster, slower and no difference."""
+        return Counter(judge(ratio.low, ratio.high) for _, ratio in self.ratios)
+
+    def sentence(self) -> str:
+        """The tally over cells, and the ratios with interval and rounds: of all cells if few, else of the two ends."""
+        shown = sorted(self.ratios, key=lambda pair: pair[1].value)
+        if not shown:
+            return self.short()
+        if len(shown) <= ALL_LISTED:
+            return f"{self.short()} {'; '.join(self._one(*pair) for pair in shown)}."
+        return f"{self.short()} From {self._one(*shown[0])} to {self._one(*shown[-1])}."
+
+    def short(self) -> str:
+        """Only the tally over cells."""
+        counts, total = self.counts(), len(self.ratios)
+        if not total:
+            return f"No paired ratio of {self.engine} to {self.to} is stored."
+        phrases: dict[Judgement, str] = {
+            "faster": f"takes less time than {self.to}",
+            "slower": f"takes more time than {self.to}",
+            "no difference": f"shows no difference to {self.to}",
+        }
+        rest = f" {units.plural(self.untold, 'further cell')} cannot be told." if self.untold else ""
+        if len(counts) == 1:
+            where = f"all {total} cells" if total > 1 else "the one cell"
+            return f"{self.engine} {phrases[next(iter(counts))]} in {where} with both.{rest}"
+        parts = [f"{phrase} in {counts[word]}" for word, phrase in phrases.items() if counts[word]]
+        return f"Of {total} cells, {self.engine} {', '.join(parts[:-1])} and {parts[-1]}.{rest}"
+
+    def _one(self, cell: Cell, ratio: Ratio) -> str:
+        rounds = units.plural(ratio.rounds, "round")
+        return f"{units.ratio(ratio.value, ratio.low, ratio.high)} ({self.labels.cell(cell)}; {rounds})"
+
+
+def compare(results: Results, labels: Labels, question: Question, engine: str, to: str) -> Comparison:
+    """Collect the stored ratios of `engine` to `to`; a cell with a row of one of them but no ratio counts as untold."""
+    found, untold = [], 0
+    for cell, rows in cells(results.of(question)).items():
+        ratio = results.ratio(cell, engine, to=to)
+        if ratio is not None:
+            found.append((cell, ratio))
+        elif {engine, to} & {row.engine for row in rows}:
+            untold += 1
+    return Comparison(engine, to, tuple(found), untold, labels)

@@ -1,0 +1,72 @@
+"""Say in plain sentences what the stored results do not show, before anybody reads their tables."""
+
+from __future__ import annotations
+
+from report import units
+from report.results import Results
+from report.statistics import CONFIDENCE, RESAMPLES
+
+GENERAL = (
+    "A time is the median of a row's samples. Its interval is a bootstrap over these samples "
+    f"({100 * CONFIDENCE:g} %, {RESAMPLES} resamples): it covers the spread inside one run, and treats samples "
+    "that follow each other as independent.",
+    "The samples of an engine come from one process of one run. What changes from process to process, such as the "
+    "layout of memory, is in no interval.",
+    "Only ratios that were paired by round inside one run support faster or slower. Other tenants of the machine, its "
+    "clock and its temperature act on both sides of such a ratio, but on every time as it stands.",
+    "Figures marked as derived are computed from the medians or peaks of several rows, not measured as one.",
+    "No control that pits an engine against itself is stored, so the smallest effect that "
+    "this machine can show is unknown.",
+)
+
+
+def limitations(results: Results) -> list[str]:
+    """All limitations of a page, those of these very runs first."""
+    return [*_of_effort(results), *_of_sources(results), *_of_rows(results), *_of_sizes(results), *GENERAL]
+
+
+def _of_effort(results: Results) -> list[str]:
+    efforts = sorted({run.effort for run in results.runs if run.effort})
+    if efforts == ["full"]:
+        return []
+    if not efforts:
+        return ["The files do not say with how much effort they were measured."]
+    meaning = ": a first look, with few samples a row" if "quick" in efforts else ""
+    return [f"Measured with effort {', '.join(efforts)}{meaning}."]
+
+
+def _of_sources(results: Results) -> list[str]:
+    found = []
+    if any(run.dirty for run in results.runs):
+        found.append(
+            "The code had changes that no commit holds, so the commit alone does not give these figures again."
+        )
+    commits = {run.commit for run in results.runs}
+    if len(commits) > 1:
+        found.append(f"The rows come from {len(commits)} commits; figures derived from rows of two commits mix them.")
+    elif len(results.runs) > 1:
+        found.append(f"The rows come from {len(results.runs)} runs; figures derived from rows of two runs mix them.")
+    return found
+
+
+def _of_rows(results: Results) -> list[str]:
+    found = []
+    gaps = sum(row.status != "measured" for row in results.records)
+    if gaps:
+        found.append(
+            f"{gaps} of {len(results.records)} rows hold no time; each is named with its reason where it would stand."
+        )
+    unchecked = sum(row.status == "measured" and row.agreement.verdict == "unchecked" for row in results.records)
+    if unchecked:
+        found.append(f"{units.plural(unchecked, 'measured row')} went without a check against the reference.")
+    return found
+
+
+def _of_sizes(results: Results) -> list[str]:
+    counts = sorted(len(row.seconds_per_call) for row in results.records if row.status == "measured")
+    lone = sum(count == 1 for count in counts)
+    found = [f"{units.plural(lone, 'row')} with a single sample cannot have an interval."] if lone else []
+    seeds = {row.learning.seed for row in results.records if row.learning}
+    if len(seeds) == 1:
+        found.append("Learning was tried with one seed; how far seeds differ is not shown.")
+    return found

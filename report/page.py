@@ -1,0 +1,99 @@
+"""Make the page: one HTML file that needs no network and no JavaScript.
+
+The text comes first, the file second:
+
+    write(Path("report.html"), render(results))
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from errno import EISDIR
+from os import strerror
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from report.charts.palette import Palette
+from report.charts.scene import Scene
+from report.fields import shown
+from report.labels import Labels
+from report.limitations import limitations
+from report.results import Results
+from report.sections import TITLES, sections
+from report.tables import tables
+from report.verdict import headline, verdict
+
+SHORT = 12  # characters of a commit in the first lines; the sources have all of it
+
+
+def render(results: Results) -> str:
+    """The whole page as text; the same results give the same text."""
+    labels = Labels.of(results.records)
+    phases = dict.fromkeys(phase for row in results.of("preparing") for phase in row.phase_seconds)
+    palette = Palette.of(results.engines, list(phases))
+    environment = Environment(
+        loader=PackageLoader("report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"svg": Markup, "plain": plain}
+    return environment.get_template("page.html.j2").render(
+        headline=headline(results, labels),
+        answers=verdict(results, labels),
+        limitations=limitations(results),
+        sections=sections(Scene(results, palette, labels)),
+        tables=tables(results, palette, TITLES),
+        tabled={row.cell.question for row in results.records},
+        facts=facts(results),
+        runs=results.runs,
+        palette=palette,
+    )
+
+
+def facts(results: Results) -> list[tuple[str, str]]:
+    """What the top of the page says about the runs: machine, versions, commit, effort, when, and how many rows."""
+    last = results.runs[-1]
+    measured = sum(row.status == "measured" for row in results.records)
+    chosen: Mapping[str, str | None] = {
+        "machine": ", ".join(last.machine[name] for name in ("processor", "system") if name in last.machine),
+        "threads": _environment(last.environment, "threads"),
+        "gpu": _environment(last.environment, "gpu"),
+        "python": last.machine.get("python"),
+        "torch": _environment(last.environment, "torch"),
+        "commit": _all(run.commit[:SHORT] + (", uncommitted changes" if run.dirty else "") for run in results.runs),
+        "effort": _all(run.effort or "not stored" for run in results.runs),
+        "taken": _all(run.taken_at[:16].replace("T", " ") if run.taken_at else "not stored" for run in results.runs),
+        "rows": f"{measured} measured of {len(results.records)}",
+    }
+    return [(name, value) for name, value in chosen.items() if value]
+
+
+def plain(value: object) -> str:
+    """A free-form value of the environment as text: text as it is, everything else as JSON."""
+    return value if isinstance(value, str) else shown(value)
+
+
+def write(path: Path, text: str) -> None:
+    """Write a page whole or not at all; raises OSError where that fails, and leaves an older page as it was."""
+    if path.is_dir():
+        raise IsADirectoryError(EISDIR, strerror(EISDIR), str(path))
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        unfinished.write_text(text, encoding="utf-8")
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _environment(environment: Mapping[str, object], name: str) -> str | None:
+    value = environment.get(name)
+    return None if value is None else plain(value)
+
+
+def _all(texts: Iterable[str]) -> str:
+    return "; ".join(dict.fromkeys(texts))

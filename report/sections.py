@@ -1,0 +1,135 @@
+"""Lay out the part of the page that has pictures: which sections, in which order, with which pictures.
+
+for section in sections(scene):
+    section.title, section.lead, section.pictures, section.missing
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import chain
+
+from report.answers import DYNAMIC, OUTSIDE, PLAIN
+from report.charts import break_even, construction, dispatch, learning, memory, preparing, ratios, times
+from report.charts.canvas import Key, Picture
+from report.charts.scene import Scene
+from report.stored import Question
+
+TITLES: dict[Question, str] = {
+    "step": "Training step",
+    "forward": "Forward",
+    "backward": "Loss and gradients",
+    "construction": "Building",
+    "dispatch": "Dispatch",
+    "preparing": "Getting ready",
+    "memory": "Memory",
+    "learning": "Learning",
+    "interface": "Cost of the interface",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a section is about: its anchor, the question whose rows it shows, a title, a lead and how to draw it."""
+
+    anchor: str
+    question: Question
+    title: str
+    lead: str
+    draw: Callable[[Scene], list[Picture]]
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A planned section with its pictures; `missing` names the rows of its question that no picture names."""
+
+    plan: Plan
+    pictures: tuple[Picture, ...]
+    missing: tuple[str, ...]
+
+    @property
+    def keys(self) -> tuple[Key, ...]:
+        """One legend for all pictures."""
+        return tuple(dict.fromkeys(chain.from_iterable(picture.keys for picture in self.pictures)))
+
+
+def sections(scene: Scene) -> list[Section]:
+    """All sections with their pictures, in the order of the page."""
+    return [_section(scene, plan) for plan in PLANS]
+
+
+def _section(scene: Scene, plan: Plan) -> Section:
+    found = plan.draw(scene)
+    named = set(chain.from_iterable(picture.missing for picture in found))
+    gaps = [
+        f"{scene.labels.place(place)}: {gap}"
+        for place, rows in scene.places(plan.question).items()
+        for gap in scene.gaps(rows)
+        if gap not in named
+    ]
+    return Section(plan, tuple(found), tuple(gaps))
+
+
+def _timed(question: Question) -> Callable[[Scene], list[Picture]]:
+    """Put times and ratios of each workload side by side."""
+
+    def draw(scene: Scene) -> list[Picture]:
+        found = []
+        for place, rows in scene.places(question).items():
+            found += [times.picture(scene, place, rows), ratios.picture(scene, place, rows, DYNAMIC)]
+        return [picture for picture in found if picture]
+
+    return draw
+
+
+def _against_outside(scene: Scene) -> list[Picture]:
+    found = [ratios.picture(scene, place, rows, OUTSIDE) for place, rows in scene.places("step").items()]
+    found += [ratios.picture(scene, place, rows, PLAIN) for place, rows in scene.places("interface").items()]
+    return [picture for picture in found if picture]
+
+
+PLANS: tuple[Plan, ...] = (
+    Plan(
+        "step",
+        "step",
+        TITLES["step"],
+        "Time of one training step (loss, gradients, update) by batch size, and relative to the tape. Where batch "
+        "sizes are swept, both axes are logarithmic; a bar is an interval, a faint dot a sample.",
+        _timed("step"),
+    ),
+    Plan(
+        "break-even",
+        "preparing",
+        "Preparing and break-even",
+        "The total time spent after n steps, getting ready included: where the lines cross, preparing has paid for "
+        "itself. Then, what getting ready consists of.",
+        lambda scene: [*break_even.pictures(scene), *preparing.pictures(scene)],
+    ),
+    Plan(
+        "outside",
+        "step",
+        "Against PyTorch eager",
+        "Time of one training step relative to PyTorch eager run through the same interface, and what that costs.",
+        _against_outside,
+    ),
+    Plan("forward", "forward", TITLES["forward"], "Forward alone, nothing recorded for gradients.", _timed("forward")),
+    Plan("backward", "backward", TITLES["backward"], "Loss and all gradients, no update.", _timed("backward")),
+    Plan(
+        "construction",
+        "construction",
+        TITLES["construction"],
+        "Time to build the record (tape) or the graph (trace, differentiate, passes, lower) against the number of ops. "
+        "Both axes are logarithmic: a slope of 1 is linear growth.",
+        construction.pictures,
+    ),
+    Plan(
+        "dispatch",
+        "dispatch",
+        TITLES["dispatch"],
+        "What one op costs when it has next to nothing to compute.",
+        dispatch.pictures,
+    ),
+    Plan("memory", "memory", TITLES["memory"], "The most that a fresh process held at once.", memory.pictures),
+    Plan("learning", "learning", TITLES["learning"], "The loss at every training step.", learning.pictures),
+)

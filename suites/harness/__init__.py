@@ -1,0 +1,1 @@
+"""How numbers are taken: cells, clocks, agreement with a reference, statistics, memory, the machine they came from."""

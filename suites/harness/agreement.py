@@ -1,0 +1,92 @@
+"""Right before fast: what an engine computes is held against a float64 reference before any round is timed.
+
+The reference is PyTorch's autograd in float64 on the same parameters, batch and key. A result may be off by twice
+PyTorch eager's own float32 error plus a little, each as root mean square relative to the reference (the criterion of
+PyTorch's own compiler benchmarks, there with a tolerance of 1e-4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from engines.engine import Array, Program, Task
+from engines.ops.random import step_key
+from engines.peers.torch_eager import TorchEager
+from suites.harness.cell import Cell
+
+MULTIPLE_OF_EAGER = 2.0
+TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
+REFERENCE = "float64 torch autograd"
+KEY = step_key(seed=0, step=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """The verdict on one row: the tensor that is furthest off, by how much, and how much is allowed (both relative)."""
+
+    verdict: str
+    worst: str | None = None
+    error: float | None = None
+    allowed: float | None = None
+    reference: str | None = REFERENCE
+
+    @property
+    def wrong(self) -> bool:
+        """Whether the row must not be timed."""
+        return self.verdict == "wrong"
+
+
+UNCHECKED = Agreement("unchecked", reference=None)
+
+
+def results(program: Program, cell: Cell) -> dict[str, Array]:
+    """Loss, gradients and, after a step, parameters, as NumPy arrays: one run on the cell's own batch."""
+    return _results(program, cell.task())
+
+
+def _results(program: Program, task: Task) -> dict[str, Array]:
+    outputs = program.run(program.place(task.batch, KEY))
+    found = {"loss": outputs.loss, **{f"grad.{name}": g for name, g in outputs.gradients.items()}}
+    if task.quantity == "step":
+        found |= program.parameters
+    return {name: value.detach().cpu().numpy().astype(np.float64) for name, value in found.items()}
+
+
+@lru_cache(maxsize=2)
+def _reference(cell: Cell) -> Mapping[str, Array]:
+    task = cell.task("float64")
+    return _results(TorchEager().prepare(task), task)
+
+
+@lru_cache(maxsize=2)
+def _eager_errors(cell: Cell) -> Mapping[str, float]:
+    found = results(TorchEager().prepare(cell.task()), cell)
+    return {name: relative_error(found[name], wanted) for name, wanted in _reference(cell).items()}
+
+
+def relative_error(found: Array, wanted: Array) -> float:
+    """Root mean square of the difference over that of the reference; infinite where shapes differ or a NaN stands."""
+    if found.shape != wanted.shape:
+        return float("inf")
+    scale = float(np.sqrt(np.mean(np.square(wanted)))) if wanted.size else 0.0
+    error = float(np.sqrt(np.mean(np.square(found - wanted)))) if wanted.size else 0.0
+    if not np.isfinite(error):
+        return float("inf")
+    return error / scale if scale > 0.0 else error
+
+
+def check(program: Program, cell: Cell) -> Agreement:
+    """Run a fresh program once on the cell and compare. A step moves its parameters by that one step."""
+    found = results(program, cell)
+    wanted, eager = _reference(cell), _eager_errors(cell)
+    worst, error, allowed, excess = None, 0.0, 0.0, -1.0
+    for name, reference in wanted.items():
+        here = relative_error(found[name], reference) if name in found else float("inf")
+        bound = MULTIPLE_OF_EAGER * eager[name] + TOLERANCE[cell.dtype] / 10
+        if here / bound > excess:
+            worst, error, allowed, excess = name, here, bound, here / bound
+    return Agreement("agrees" if excess <= 1.0 else "wrong", worst, error, allowed)

@@ -1,0 +1,58 @@
+"""A cell: everything that is held equal while engines are compared. Its rows differ by engine alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from engines.engine import Quantity, Task
+from suites.workloads import load_workload
+from suites.workloads.workload import Workload
+
+Measured = Literal["forward", "loss_and_grad", "step", "construct", "prepare", "train"]
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One comparison. `knobs` are the workload's sizes, as sorted pairs; `rounds` fixes the number of samples."""
+
+    question: str
+    workload: str
+    quantity: Measured
+    batch_size: int = 1
+    knobs: tuple[tuple[str, int], ...] = ()
+    device: str = "cpu"
+    dtype: str = "float32"
+    rounds: int | None = None
+
+    @property
+    def name(self) -> str:
+        """A short name, unique within a question."""
+        knobs = "".join(f"-{key}{value}" for key, value in self.knobs)
+        batch = f"-b{self.batch_size}" if self.model.predict is not None else ""
+        quantity = "" if self.quantity in (self.question, "train") else f"-{self.quantity}"
+        return f"{self.workload}{batch}{knobs}{quantity}-{self.device}"
+
+    @property
+    def model(self) -> Workload:
+        """The workload at these knobs."""
+        return load_workload(self.workload).sized(dict(self.knobs))
+
+    def task(self, dtype: str | None = None) -> Task:
+        """What an engine is asked to make ready; another dtype gives the reference."""
+        whole: dict[str, Quantity] = {"construct": "loss_and_grad", "prepare": "step", "train": "step"}
+        quantity: Any = whole.get(self.quantity, self.quantity)
+        return self.model.task(quantity, self.batch_size, device=self.device, dtype=dtype or self.dtype)
+
+    def facts(self) -> dict[str, Any]:
+        """What a stored row says about its cell."""
+        return {
+            "question": self.question,
+            "workload": self.workload,
+            "formulation": "static",
+            "device": self.device,
+            "dtype": self.dtype,
+            "batch_size": self.batch_size,
+            "size": dict(self.knobs),
+            "quantity": self.quantity,
+        }

@@ -1,0 +1,34 @@
+"""Every workload by name, each in a file of its own.
+
+    workload = load_workload("cnn")
+    task = workload.task("step", batch_size=64)
+
+To add a workload: one file here, one line in `WORKLOADS`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from suites.workloads import chain, cnn, lenet5, mlp
+from suites.workloads.workload import Workload
+
+WORKLOADS: Mapping[str, Workload] = MappingProxyType(
+    {w.name: w for w in (cnn.WORKLOAD, lenet5.WORKLOAD, mlp.WORKLOAD, *chain.WORKLOADS)}
+)
+"""Names in the order in which reports list them."""
+
+
+class UnknownWorkload(LookupError):
+    """No workload bears this name."""
+
+
+def load_workload(name: str) -> Workload:
+    """The workload of this name. Raises UnknownWorkload with the nearest name there is."""
+    if name not in WORKLOADS:
+        close = difflib.get_close_matches(name, WORKLOADS, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise UnknownWorkload(f"no workload named {name!r}; there are {', '.join(WORKLOADS)}{hint}")
+    return WORKLOADS[name]
