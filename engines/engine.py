@@ -57,9 +57,20 @@ class Outputs(NamedTuple):
 class Program(Protocol):
     """A task made ready. It owns its parameters; a step updates them in place."""
 
-    phases: Mapping[str, float]  # seconds spent getting ready, by name, in order
-    counters: Mapping[str, int]  # exact: nodes, entries, ...
-    parameters: Mapping[str, torch.Tensor]
+    @property
+    def phases(self) -> Mapping[str, float]:
+        """Seconds spent getting ready, by name, in order."""
+        ...
+
+    @property
+    def counters(self) -> Mapping[str, int]:
+        """Exact whole numbers: nodes, entries, ..."""
+        ...
+
+    @property
+    def parameters(self) -> Mapping[str, torch.Tensor]:
+        """The current parameters, in the program's own storage."""
+        ...
 
     def place(self, batch: Mapping[str, Array], key: int) -> Placed:
         """Copy a batch to the device; never part of a timed run."""
@@ -82,8 +93,15 @@ class DynamicProgram(Program, Protocol):
 class Engine(Protocol):
     """One way to run a task."""
 
-    name: str
-    style: Style
+    @property
+    def name(self) -> str:
+        """What reports call it."""
+        ...
+
+    @property
+    def style(self) -> Style:
+        """Whether the graph is made anew at each run, or once."""
+        ...
 
     def prepare(self, task: Task) -> Program:
         """Make a task ready. Raises EngineError for a model that this engine refuses."""

@@ -22,12 +22,13 @@ REFERENCES = ("tape", "torch_eager", "torch_module")
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One table cell: its text, what it sorts by (None sorts last), and the CSS variable of a mark in front of it."""
+    """One table cell: its text, what it sorts by (None sorts last), and the CSS variable and character of a mark."""
 
     text: str
     order: float | str | None = None
     number: bool = False
     mark: tuple[str, str] | None = None
+    span: int = 1  # columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,8 +181,6 @@ def _file(desk: Desk, row: Record) -> Entry | None:
 
 
 def _reason(_: Desk, row: Record) -> Entry | None:
-    if row.status != "measured":
-        return Entry(f"{row.status}: {row.reason}", row.status)
     return Entry(row.reason, row.reason) if row.reason else None
 
 

@@ -20,6 +20,7 @@ from report.stored import Cell, Question, Ratio
 
 CANNOT_TELL = "cannot tell"
 DEPENDS = "depends"
+SHORT: dict[Judgement, str] = {"faster": "less", "slower": "more", "no difference": "shows no difference"}
 ALL_LISTED = 3  # up to so many cells are each named; beyond that only the two ends are
 
 
@@ -50,9 +51,11 @@ class Comparison:
         shown = sorted(self.ratios, key=lambda pair: pair[1].value)
         if not shown:
             return self.short()
+        rounds = sorted({ratio.rounds for _, ratio in shown})
+        counted = f"{' or '.join(map(str, rounds))} paired rounds a cell"
         if len(shown) <= ALL_LISTED:
-            return f"{self.short()} {'; '.join(self._one(*pair) for pair in shown)}."
-        return f"{self.short()} From {self._one(*shown[0])} to {self._one(*shown[-1])}."
+            return f"{self.short()} {'; '.join(self._one(*pair) for pair in shown)}; {counted}."
+        return f"{self.short()} From {self._one(*shown[0])} to {self._one(*shown[-1])}; {counted}."
 
     def short(self) -> str:
         """Only the tally over cells."""
@@ -64,16 +67,16 @@ class Comparison:
             "slower": f"takes more time than {self.to}",
             "no difference": f"shows no difference to {self.to}",
         }
-        rest = f" {units.plural(self.untold, 'further cell')} cannot be told." if self.untold else ""
+        rest = f" No ratio is stored for {units.plural(self.untold, 'further cell')}." if self.untold else ""
         if len(counts) == 1:
             where = f"all {total} cells" if total > 1 else "the one cell"
             return f"{self.engine} {phrases[next(iter(counts))]} in {where} with both.{rest}"
-        parts = [f"{phrase} in {counts[word]}" for word, phrase in phrases.items() if counts[word]]
+        found = [word for word in phrases if counts[word]]
+        parts = [f"{SHORT[word] if place else phrases[word]} in {counts[word]}" for place, word in enumerate(found)]
         return f"Of {total} cells, {self.engine} {', '.join(parts[:-1])} and {parts[-1]}.{rest}"
 
     def _one(self, cell: Cell, ratio: Ratio) -> str:
-        rounds = units.plural(ratio.rounds, "round")
-        return f"{units.ratio(ratio.value, ratio.low, ratio.high)} ({self.labels.cell(cell)}; {rounds})"
+        return f"{units.ratio(ratio.value, ratio.low, ratio.high)} ({self.labels.cell(cell)})"
 
 
 def compare(results: Results, labels: Labels, question: Question, engine: str, to: str) -> Comparison:

@@ -8,6 +8,7 @@ The text comes first, the file second:
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from errno import EISDIR
 from os import strerror
@@ -32,8 +33,7 @@ SHORT = 12  # characters of a commit in the first lines; the sources have all of
 def render(results: Results) -> str:
     """The whole page as text; the same results give the same text."""
     labels = Labels.of(results.records)
-    phases = dict.fromkeys(phase for row in results.of("preparing") for phase in row.phase_seconds)
-    palette = Palette.of(results.engines, list(phases))
+    palette = Palette.of(results.engines, longest_phases(results))
     environment = Environment(
         loader=PackageLoader("report", "."),
         autoescape=True,
@@ -53,6 +53,14 @@ def render(results: Results) -> str:
         runs=results.runs,
         palette=palette,
     )
+
+
+def longest_phases(results: Results) -> list[str]:
+    """All phases of getting ready, the one that takes most time over all rows first, so that it gets a colour."""
+    total: Counter[str] = Counter()
+    for row in results.measured("preparing"):
+        total.update(row.phase_seconds)
+    return [name for name, _ in total.most_common()]
 
 
 def facts(results: Results) -> list[tuple[str, str]]:

@@ -14,7 +14,9 @@ from report.answers import DYNAMIC, OUTSIDE, PLAIN
 from report.charts import break_even, construction, dispatch, learning, memory, preparing, ratios, times
 from report.charts.canvas import Key, Picture
 from report.charts.scene import Scene
-from report.stored import Question
+from report.repayment import Repayment, preparing_cell, repayments
+from report.results import cells
+from report.stored import Cell, Question
 
 TITLES: dict[Question, str] = {
     "step": "Training step",
@@ -83,6 +85,18 @@ def _timed(question: Question) -> Callable[[Scene], list[Picture]]:
     return draw
 
 
+def _preparing(scene: Scene) -> list[Picture]:
+    """Put break-even and phases of each cell side by side."""
+    crossings: dict[Cell | None, list[Repayment]] = {}
+    for repayment in repayments(scene.results):
+        crossings.setdefault(preparing_cell(scene.results, repayment.step), []).append(repayment)
+    found = []
+    for cell, rows in cells(scene.results.of("preparing")).items():
+        found.append(break_even.picture(scene, crossings[cell]) if cell in crossings else None)
+        found.append(preparing.picture(scene, cell, rows))
+    return [picture for picture in found if picture]
+
+
 def _against_outside(scene: Scene) -> list[Picture]:
     found = [ratios.picture(scene, place, rows, OUTSIDE) for place, rows in scene.places("step").items()]
     found += [ratios.picture(scene, place, rows, PLAIN) for place, rows in scene.places("interface").items()]
@@ -104,7 +118,7 @@ PLANS: tuple[Plan, ...] = (
         "Preparing and break-even",
         "The total time spent after n steps, getting ready included: where the lines cross, preparing has paid for "
         "itself. Then, what getting ready consists of.",
-        lambda scene: [*break_even.pictures(scene), *preparing.pictures(scene)],
+        _preparing,
     ),
     Plan(
         "outside",

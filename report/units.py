@@ -44,6 +44,8 @@ def spread(value: float, low: float | None, high: float | None, units: Units) ->
     """A value with its interval in one unit and to the same decimals; without interval where there is none."""
     size, name = unit_of(value, units)
     decimals = decimals_of(value / size)
+    if units is TIMES and decimals == DIGITS - 1:
+        decimals += 1  # so that [1.001, 1.02] does not read as if it held 1
     text = f"{significant(value / size, decimals)}{FIXED}{name}"
     return text if low is None or high is None else f"{text} {interval(low, high, size, decimals)}"
 
@@ -56,7 +58,7 @@ def interval(low: float, high: float, size: float, decimals: int) -> str:
 def tick(value: float, units: Units) -> str:
     """A round number beside an axis, without zeros at its end."""
     size, name = unit_of(value, units)
-    return f"{value / size:.{DIGITS}g}{FIXED}{name}"
+    return f"{value / size:.{DIGITS + 1}g}{FIXED}{name}"
 
 
 def seconds(value: float) -> str:

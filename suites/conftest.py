@@ -28,7 +28,7 @@ from suites.harness.agreement import check
 from suites.harness.cell import Cell
 from suites.harness.effort import EFFORTS
 from suites.harness.environment import environment
-from suites.harness.measure import Load, Row, measure
+from suites.harness.measure import Load, Row, by_name, measure
 from suites.harness.progress import Progress
 from suites.harness.replay import RunRow, replay
 from suites.harness.session import Session
@@ -111,8 +111,9 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     ours = session.config.stash[SESSION]
     for item in session.items:
         params = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
-        if isinstance(params.get("cell"), Cell):
-            ours.wanted[params["cell"]].append(params["engine"])
+        cell, engine = params.get("cell"), params.get("engine")
+        if isinstance(cell, Cell) and isinstance(engine, str):
+            ours.wanted[cell].append(engine)
     ours.progress = Progress(len(ours.wanted), _terminal_line(session.config))
 
 
@@ -133,14 +134,14 @@ def _terminal_line(config: pytest.Config) -> Callable[[str], None] | None:
 def row(request: pytest.FixtureRequest, cell: Cell, engine: str) -> RunRow:
     """Measure this row, with its whole cell, and give the function that hands its samples to `benchmark`."""
     config, session = request.config, request.config.stash[SESSION]
-    load = getattr(request.module, "load", load_engine)
+    load = getattr(request.module, "load", by_name)
     there = not cell.device.startswith("cuda") or torch.cuda.is_available()
     if not config.getoption("benchmark_only"):
         return _once(cell, engine, load) if there else pytest.skip(NO_CUDA)
     if there:
         found = session.row(cell, engine, getattr(request.module, "measure_cell", measure), load)
     else:
-        found = Row(engine, ENGINES[engine].style if engine in ENGINES else "dynamic")
+        found = Row(engine, load(cell, engine).style)
         found.refuse("skipped", NO_CUDA)
     group = f"{cell.question}: {cell.name}"
     if found.status == "measured":
@@ -156,10 +157,10 @@ def _once(cell: Cell, engine: str, load: Load) -> RunRow:
     """A row as a plain test: the engine agrees with the reference, and runs once under `benchmark`."""
     if any(value > LARGEST_UNTIMED_KNOB for _, value in cell.knobs):
         pytest.skip(f"untimed, sizes above {LARGEST_UNTIMED_KNOB} show nothing that smaller ones do not")
-    task = cell.task()
-    program = load(engine).prepare(task)
-    found = check(program, cell)
+    task, made = cell.task(), load(cell, engine)
+    found = check(made.prepare(cell.checked_task()), cell)
     assert not found.wrong, f"{found.worst} is off by {found.error}, {found.allowed} is allowed"
+    program = made.prepare(task)
     placed = program.place(task.batch, step_key(0, 1))
     return lambda benchmark: benchmark(program.run, placed)
 

@@ -24,14 +24,13 @@ from engines.engine import Program, Task
 from engines.op import kernels_only
 from engines.ops import KERNELS
 from engines.ops.random import step_key
-from engines.registry import ENGINES, load_engine
 from engines.value import EngineError
 from suites.harness import exits
 from suites.harness.agreement import Agreement
 from suites.harness.cell import Cell
 from suites.harness.clock import seconds
 from suites.harness.effort import EFFORTS
-from suites.harness.measure import Load, Row, Show, add_ratios
+from suites.harness.measure import Load, Row, Show, add_ratios, by_name
 from suites.workloads import UnknownWorkload, load_workload
 from suites.workloads.digits import DataError, Digits, load
 from suites.workloads.workload import Workload
@@ -46,7 +45,7 @@ CHUNK = 256
 
 
 def learn(
-    cell: Cell, engines: Sequence[str], epochs: int, digits: Digits, show: Show, load_by_name: Load = load_engine
+    cell: Cell, engines: Sequence[str], epochs: int, digits: Digits, show: Show, load_by_name: Load = by_name
 ) -> dict[str, Row]:
     """Train every engine for some epochs; rows by engine, one sample a step, with `learning` filled in.
 
@@ -54,8 +53,9 @@ def learn(
     """
     model = cell.model
     task = _task(cell, model, digits)
-    programs = {name: load_by_name(name).prepare(task) for name in engines}
-    rows = {name: Row(name, ENGINES[name].style) for name in engines}
+    loaded = {name: load_by_name(cell, name) for name in engines}
+    programs = {name: engine.prepare(task) for name, engine in loaded.items()}
+    rows = {name: Row(name, engine.style) for name, engine in loaded.items()}
     losses: dict[str, list[float]] = {name: [] for name in engines}
     rng, deal = np.random.default_rng([SEED, 2]), random.Random(SEED)  # noqa: S311 - an order, not a secret
     step = 0

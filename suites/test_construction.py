@@ -19,7 +19,9 @@ def cells(effort: Effort, device: str) -> list[Cell]:
 
     def cell(name: str, ops: int) -> Cell:
         rounds = effort.prepare_rounds if ops >= LARGE else None
-        return Cell("construction", name, "construct", knobs=(("elements", 1), ("ops", ops)), device=device, rounds=rounds)
+        return Cell(
+            "construction", name, "construct", knobs=(("elements", 1), ("ops", ops)), device=device, rounds=rounds
+        )
 
     return [
         *(cell("chain", ops) for ops in effort.chain_lengths),

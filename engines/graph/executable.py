@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import traceback
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,8 +24,8 @@ import numpy as np
 import torch
 
 from engines.graph.ir import Graph, Node, Operand, Var
-from engines.graph.lower.aten import Run, lower
-from engines.op import describe, kernels_only, plain
+from engines.graph.lower.aten import FIRST_NODE_LINE, Run, lower
+from engines.op import KERNEL_ERRORS, describe, kernels_only, plain
 from engines.ops import TABLE
 from engines.value import DTYPE_NAMES, DTYPES, EngineError, Location, Spec
 
@@ -62,8 +63,19 @@ class Executable:
             if given.shape != shape or given.dtype is not dtype or given.device != device:
                 wanted = self.graph.inputs[name].spec
                 raise EngineError(f"{self.graph.name}: input {name!r} is compiled for {wanted}, found {describe(given)}")
-        with kernels_only():
-            return self._run(*inputs)
+        try:
+            with kernels_only():
+                return self._run(*inputs)
+        except KERNEL_ERRORS as error:
+            raise self._refusal(error) from None
+
+    def _refusal(self, error: Exception) -> EngineError:
+        """What a kernel refused at run time, with the user's line that asked for it."""
+        line = next((entry.lineno for entry in traceback.extract_tb(error.__traceback__) if entry.name == "run"), None)
+        if line is None:
+            return EngineError(f"{self.graph.name}: {error}")
+        node = self.graph.nodes[line - FIRST_NODE_LINE]
+        return EngineError(f"{node.op.name}: {error}; in the graph {self.graph.name}, from {node.where}")
 
     def run_named(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """The same with inputs and outputs by name."""

@@ -60,7 +60,8 @@ def _adaptive_backward(g: torch.Tensor, *, shape: Shape) -> Any:
 
 
 def _adaptive(x: torch.Tensor, *, output_size: Pair) -> torch.Tensor:
-    return torch.nn.functional.adaptive_avg_pool2d(x, pair(output_size))
+    height, width = pair(output_size)
+    return torch.nn.functional.adaptive_avg_pool2d(x, (height, width))
 
 
 MAX_ATTRS = {"kernel_size": REQUIRED, "stride": None, "padding": 0, "dilation": 1}

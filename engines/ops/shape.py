@@ -52,7 +52,7 @@ def _part_of_concat(ops: Namespace, g: Any, _out: Any, *x_shapes: Shape, dim: in
 
 
 def _split(x: torch.Tensor, *, sizes: tuple[int, ...], dim: int) -> tuple[torch.Tensor, ...]:
-    return torch.split(x, sizes, dim)
+    return torch.split(x, list(sizes), dim)
 
 
 def _join(ops: Namespace, g: Sequence[Any], x_shape: Shape, *, sizes: tuple[int, ...], dim: int) -> Any:

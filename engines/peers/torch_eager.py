@@ -6,7 +6,7 @@ Its namespace holds torch's native calls with nothing in between, so nothing slo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -27,7 +27,7 @@ def _layer_norm(x: Any, weight: Any = None, bias: Any = None, *, normalized_shap
     return functional.layer_norm(x, normalized_shape, weight, bias, eps)
 
 
-NATIVE = {
+NATIVE: Mapping[str, Callable[..., Any]] = {
     "max_pool2d": functional.max_pool2d,
     "batch_norm": _batch_norm,
     "layer_norm": _layer_norm,

@@ -139,7 +139,8 @@ def _unrolled(op: Op) -> Callable[..., Any]:
         "refusal": refusal,
         "spec_of": spec_of,
     }
-    exec(_unrolled_source(op), scope)  # noqa: S102
+    # The name of this file, so that an error looks for the user's line above it.
+    exec(compile(_unrolled_source(op), __file__, "exec"), scope)  # noqa: S102
     return scope[op.name]  # type: ignore[return-value]
 
 

@@ -11,23 +11,17 @@ from report import units
 from report.charts.canvas import Picture, draw
 from report.charts.palette import INK
 from report.charts.scene import Scene, engines_of, name_of
-from report.repayment import Repayment, repayments, steps_text
+from report.repayment import Repayment, steps_text
 from report.statistics import estimate
-from report.stored import Cell, Record
+from report.stored import Record
 
 BEYOND = 1.9  # the picture ends at so many times the last crossing
 FEWEST_STEPS = 10
 
 
-def pictures(scene: Scene) -> list[Picture]:
-    """One picture for each cell in which a static engine and the tape have both a step and a preparing row."""
-    by_cell: dict[Cell, list[Repayment]] = {}
-    for repayment in repayments(scene.results):
-        by_cell.setdefault(repayment.cell, []).append(repayment)
-    return [_picture(scene, cell, found) for cell, found in by_cell.items()]
-
-
-def _picture(scene: Scene, cell: Cell, found: list[Repayment]) -> Picture:
+def picture(scene: Scene, found: list[Repayment]) -> Picture:
+    """The cumulative times of one cell: of each static engine in `found`, and of the tape."""
+    cell = found[0].cell
     lines = {found[0].other_step.engine: (found[0].other_prepare, found[0].other_step)}
     lines |= {repayment.engine: (repayment.prepare, repayment.step) for repayment in found}
     last = _last_step(found)

@@ -11,8 +11,6 @@ from report.charts.scene import Point, Scene, measured_of, name_of
 from report.labels import extent
 from report.stored import Cell, Record
 
-ROOM = 1.5  # above and below the times that all panels share
-
 
 def pictures(scene: Scene) -> list[Picture]:
     """One picture for each shape of chain; all show the same span of times, so that shapes compare."""
@@ -26,8 +24,7 @@ def _picture(scene: Scene, place: Cell, rows: list[Record], span: tuple[float, f
     points = [Point.of_time(row, row.ops) for row in measured]
 
     def paint(axes: Axes) -> None:
-        axes.set_ylim(span[0] / ROOM, span[1] * ROOM)
-        sweep(axes, scene.palette, points, "ops in the chain", units.TIME)
+        sweep(axes, scene.palette, points, "ops in the chain", units.TIME, span=span)
 
     texts = [
         f"{row.engine}, {extent(row.cell)}: {units.seconds(it.value)}" for row, it in zip(measured, points, strict=True)

@@ -57,7 +57,9 @@ PHASES: tuple[tuple[str, str], ...] = (
     ("#7d1f4e", "#b0487f"),
     ("#a5429a", "#c066b6"),
 )
-REST = ("#c9c9cf", "#5c5c66")
+REST = ("#85858e", "#84848f")
+OUTSIDE = "outside any phase"
+EMPTY = ("#d5d5da", "#4a4a53")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,7 @@ class Palette:
 
     @classmethod
     def of(cls, engines: Sequence[str], phases: Sequence[str] = ()) -> Palette:
-        """Give each engine its paint, and the phases theirs in order; phases beyond the last colour share `rest`."""
+        """Give each engine its paint, and the phases theirs in order; those beyond the last colour share `rest`."""
         outside = sorted((name for name in engines if name not in OURS), key=engine_rank)
         looks = {name: OURS[name] if name in OURS else OTHERS[outside.index(name) % len(OTHERS)] for name in engines}
         return cls(
@@ -78,7 +80,8 @@ class Palette:
             phases={
                 name: Paint(f"--phase-{place}", *look)
                 for place, (name, look) in enumerate(zip(phases, PHASES, strict=False))
-            },
+            }
+            | {OUTSIDE: Paint("--phase-none", *EMPTY)},
             rest=Paint("--phase-rest", *REST),
         )
 
@@ -89,6 +92,10 @@ class Palette:
     def phase(self, name: str) -> Paint:
         """The paint of a phase; `rest` where there are more phases than colours."""
         return self.phases.get(name, self.rest)
+
+    def is_plain(self, phase: str) -> int:
+        """A key that sorts phases with a colour of their own first, and what is outside any phase last."""
+        return 2 if phase == OUTSIDE else int(phase not in self.phases)
 
     def variables(self, *, dark: bool) -> list[tuple[str, str]]:
         """All CSS variables with their colours in one theme."""

@@ -8,34 +8,20 @@ from matplotlib.axes import Axes
 
 from report import units
 from report.charts.canvas import Key, Picture, draw
-from report.charts.palette import PAPER
+from report.charts.palette import OUTSIDE, PAPER
 from report.charts.rows import from_zero, label_rows, row_height
-from report.charts.scene import Scene, name_of
-from report.results import cells
+from report.charts.scene import Scene, measured_of, name_of
 from report.statistics import estimate
 from report.stored import Cell, Record
 
-OUTSIDE = "outside any phase"
+OTHERS = "further phases"
 
 
-def pictures(scene: Scene) -> list[Picture]:
-    """One picture for each cell in which getting ready was measured."""
-    found = []
-    for cell, rows in cells(scene.results.of("preparing")).items():
-        measured = [row for row in rows if row.status == "measured"]
-        if measured:
-            found.append(_picture(scene, cell, rows, measured))
-    return found
-
-
-def stack(row: Record) -> Mapping[str, float]:
-    """The phases of a row in seconds and in order, and last what the median total has beyond them."""
-    total = estimate(row.seconds_per_call).value
-    rest = total - sum(row.phase_seconds.values())
-    return {**row.phase_seconds, OUTSIDE: rest} if rest > 0 else row.phase_seconds
-
-
-def _picture(scene: Scene, cell: Cell, rows: list[Record], measured: list[Record]) -> Picture:
+def picture(scene: Scene, cell: Cell, rows: list[Record]) -> Picture | None:
+    """The phases of getting ready in one cell, or None where nothing was measured."""
+    measured = measured_of(rows)
+    if not measured:
+        return None
     stacks = [stack(row) for row in measured]
     totals = [estimate(row.seconds_per_call) for row in measured]
     texts = [units.spread(total.value, total.low, total.high, units.TIME) for total in totals]
@@ -63,6 +49,13 @@ def _picture(scene: Scene, cell: Cell, rows: list[Record], measured: list[Record
     )
 
 
+def stack(row: Record) -> Mapping[str, float]:
+    """The phases of a row in seconds and in order, and last what the median total has beyond them."""
+    total = estimate(row.seconds_per_call).value
+    rest = total - sum(row.phase_seconds.values())
+    return {**row.phase_seconds, OUTSIDE: rest} if rest > 0 else row.phase_seconds
+
+
 def _shares(measured: list[Record], stacks: list[Mapping[str, float]]) -> tuple[str, ...]:
     """The three longest phases of every engine that has several, in words."""
     notes = []
@@ -74,10 +67,6 @@ def _shares(measured: list[Record], stacks: list[Mapping[str, float]]) -> tuple[
 
 
 def _keys(scene: Scene, stacks: list[Mapping[str, float]]) -> tuple[Key, ...]:
-    names = dict.fromkeys(name for phases in stacks for name in phases if name != OUTSIDE)
-    coloured = [name for name in names if name in scene.palette.phases]
-    others = len(names) - len(coloured)
-    rest = [f"{units.plural(others, 'further phase')}"] if others else []
-    rest += [OUTSIDE] if any(OUTSIDE in phases for phases in stacks) else []
-    keys = [Key(scene.palette.phase(name).variable, "■", name) for name in coloured]
-    return (*keys, *([Key(scene.palette.rest.variable, "■", " and ".join(rest))] if rest else []))
+    names = sorted(dict.fromkeys(name for phases in stacks for name in phases), key=scene.palette.is_plain)
+    paints = [(name if name in scene.palette.phases else OTHERS, scene.palette.phase(name)) for name in names]
+    return tuple(dict.fromkeys(Key(paint.variable, paint.glyph, name) for name, paint in paints))

@@ -15,7 +15,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 from report import units
 from report.charts.canvas import FAINT, ticks
 from report.charts.palette import INK, Palette
-from report.charts.scene import Point
+from report.charts.scene import Point, reach
 
 WIDE = 5.0  # from this ratio of largest to smallest on, an axis is logarithmic
 FRAME, ROW = 0.75, 0.3  # inches for the axis below, and for each row
@@ -43,11 +43,11 @@ def strip(axes: Axes, palette: Palette, points: Sequence[Point], labels: Sequenc
         if point.low is not None and point.high is not None:
             axes.plot([point.low, point.high], [index, index], color=paint.colour, linewidth=3, alpha=0.6)
         axes.plot([point.value], [index], marker=paint.marker, color=paint.colour, markeredgewidth=0)
-    reach = [value for point in points for value in (point.value, point.low, point.high, *point.samples) if value]
+    low, high = reach(points)
     if scale is units.TIMES:
+        low, high = min(low, 1.0), max(high, 1.0)
         axes.axvline(1, color=INK, linewidth=1, alpha=0.7, zorder=1)
-        reach.append(1.0)
-    _widen(axes, min(reach), max(reach), scale)
+    _widen(axes, low, high, scale)
     label_rows(axes, labels, [units.spread(point.value, point.low, point.high, scale) for point in points])
 
 

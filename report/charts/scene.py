@@ -81,6 +81,12 @@ class Scene:
         return tuple(Key(paint.variable, paint.glyph, engine) for engine, paint in paints)
 
 
+def reach(points: Sequence[Point]) -> tuple[float, float]:
+    """The least and the most that a picture of some points has to show."""
+    values = [value for it in points for value in (it.value, it.low, it.high, *it.samples) if value is not None]
+    return min(values), max(values)
+
+
 def measured_of(rows: Sequence[Record]) -> list[Record]:
     """The rows that have samples."""
     return [row for row in rows if row.status == "measured"]

@@ -45,7 +45,7 @@ UNCHECKED = Agreement("unchecked", reference=None)
 
 def results(program: Program, cell: Cell) -> dict[str, Array]:
     """Loss, gradients and, after a step, parameters, as NumPy arrays: one run on the cell's own batch."""
-    return _results(program, cell.task())
+    return _results(program, cell.checked_task())
 
 
 def _results(program: Program, task: Task) -> dict[str, Array]:
@@ -58,13 +58,13 @@ def _results(program: Program, task: Task) -> dict[str, Array]:
 
 @lru_cache(maxsize=2)
 def _reference(cell: Cell) -> Mapping[str, Array]:
-    task = cell.task("float64")
+    task = cell.checked_task("float64")
     return _results(TorchEager().prepare(task), task)
 
 
 @lru_cache(maxsize=2)
 def _eager_errors(cell: Cell) -> Mapping[str, float]:
-    found = results(TorchEager().prepare(cell.task()), cell)
+    found = results(TorchEager().prepare(cell.checked_task()), cell)
     return {name: relative_error(found[name], wanted) for name, wanted in _reference(cell).items()}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from engines.engine import Quantity, Task
@@ -14,7 +14,11 @@ Measured = Literal["forward", "loss_and_grad", "step", "construct", "prepare", "
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One comparison. `knobs` are the workload's sizes, as sorted pairs; `rounds` fixes the number of samples."""
+    """One comparison.
+
+    `knobs` are the workload's sizes, as sorted pairs; `rounds` fixes the number of samples. Where engines draw dropout
+    masks of their own (`own_masks`), they are compared with dropout off and timed with it on.
+    """
 
     question: str
     workload: str
@@ -24,6 +28,7 @@ class Cell:
     device: str = "cpu"
     dtype: str = "float32"
     rounds: int | None = None
+    own_masks: bool = False
 
     @property
     def name(self) -> str:
@@ -38,11 +43,20 @@ class Cell:
         """The workload at these knobs."""
         return load_workload(self.workload).sized(dict(self.knobs))
 
-    def task(self, dtype: str | None = None) -> Task:
-        """What an engine is asked to make ready; another dtype gives the reference."""
+    def task(self) -> Task:
+        """What an engine is asked to make ready."""
+        return self._task(self.dtype, random=True)
+
+    def checked_task(self, dtype: str | None = None) -> Task:
+        """What an engine must get right; another dtype gives the reference."""
+        return self._task(dtype or self.dtype, random=not self.own_masks)
+
+    def _task(self, dtype: str, *, random: bool) -> Task:
         whole: dict[str, Quantity] = {"construct": "loss_and_grad", "prepare": "step", "train": "step"}
         quantity: Any = whole.get(self.quantity, self.quantity)
-        return self.model.task(quantity, self.batch_size, device=self.device, dtype=dtype or self.dtype)
+        model = self.model
+        task = model.task(quantity, self.batch_size, device=self.device, dtype=dtype)
+        return replace(task, random=model.random and random)
 
     def facts(self) -> dict[str, Any]:
         """What a stored row says about its cell."""

@@ -32,9 +32,18 @@ EFFORTS: Mapping[str, Effort] = MappingProxyType(
     {
         effort.name: effort
         for effort in (
-            Effort("quick", 0.8, 9, 60, (1, 16, 64, 256), (10, 100, 1000, 10_000, 100_000), 3, {"cnn": 12, "lenet5": 30}),
             Effort(
-                "standard", 4.0, 20, 200, (1, 4, 16, 64, 256), (10, 100, 1000, 10_000, 100_000), 7, {"cnn": 15, "lenet5": 30}
+                "quick", 0.8, 9, 60, (1, 16, 64, 256), (10, 100, 1000, 10_000, 100_000), 3, {"cnn": 12, "lenet5": 30}
+            ),
+            Effort(
+                "standard",
+                4.0,
+                20,
+                200,
+                (1, 4, 16, 64, 256),
+                (10, 100, 1000, 10_000, 100_000),
+                7,
+                {"cnn": 15, "lenet5": 30},
             ),
             Effort(
                 "full",

@@ -15,7 +15,7 @@ from typing import Any
 
 from engines.engine import DynamicProgram, Engine, Program
 from engines.ops.random import step_key
-from engines.registry import ENGINES, load_engine
+from engines.registry import load_engine
 from engines.value import EngineError
 from suites.harness.agreement import UNCHECKED, Agreement, check
 from suites.harness.cell import Cell
@@ -27,7 +27,7 @@ from suites.harness.statistics import paired_ratio
 WARM_UP_SECONDS = 0.15
 LONG_CALL_SECONDS = 1.0
 Show = Callable[[str], None]
-Load = Callable[[str], Engine]
+Load = Callable[[Cell, str], Engine]
 
 
 @dataclass(slots=True)
@@ -35,7 +35,7 @@ class Row:
     """What came of one engine in one cell. `samples` are seconds per call, in the order of the rounds."""
 
     engine: str
-    style: str
+    style: str | None = None
     status: str = "measured"
     reason: str | None = None
     samples: list[float] = field(default_factory=list)
@@ -81,9 +81,15 @@ class _Arm:
     program: Program
 
 
-def measure(cell: Cell, engines: Sequence[str], effort: Effort, show: Show, load: Load = load_engine) -> dict[str, Row]:
+def by_name(cell: Cell, name: str) -> Engine:
+    """The engine of this name, whatever the cell."""
+    del cell
+    return load_engine(name)
+
+
+def measure(cell: Cell, engines: Sequence[str], effort: Effort, show: Show, load: Load = by_name) -> dict[str, Row]:
     """Rows by engine. An engine that fails costs its own row only."""
-    rows = {name: Row(name, ENGINES[name].style if name in ENGINES else "dynamic") for name in engines}
+    rows = {name: Row(name) for name in engines}
     if cell.question == "memory":
         _measure_memory(cell, rows, effort, show)
     else:
@@ -99,10 +105,11 @@ def _ready(cell: Cell, row: Row, show: Show, load: Load) -> _Arm | None:
     """Prepare and check one engine; None, with the reason in its row, where it cannot be timed."""
     show(f"{cell.name}: {row.engine}: prepare and check")
     try:
-        engine = load(row.engine)
+        engine = load(cell, row.engine)
+        row.style = engine.style
         program = engine.prepare(cell.task())
         row.phases = dict(program.phases)
-        row.agreement = check(program, cell)
+        row.agreement = check(engine.prepare(cell.checked_task()) if cell.own_masks else program, cell)
         if row.agreement.wrong:
             a = row.agreement
             row.refuse("wrong", f"{a.worst} is off by {a.error:.2e} relative, {a.allowed:.2e} is allowed")
@@ -144,7 +151,9 @@ def prepare_and_run(cell: Cell, row: Row, engine: Engine) -> None:
 def _time(cell: Cell, arms: Sequence[_Arm], effort: Effort, show: Show) -> None:
     """Fill the samples of every arm, round by round."""
     longest = max((_warm_up(cell, arm, show) for arm in arms), default=0.0)
-    rounds = cell.rounds or min(max(round(effort.seconds_per_engine / max(longest, 1e-9)), effort.min_rounds), effort.max_rounds)
+    rounds = cell.rounds or min(
+        max(round(effort.seconds_per_engine / max(longest, 1e-9)), effort.min_rounds), effort.max_rounds
+    )
     deal = random.Random(cell.name)  # noqa: S311 - an order, not a secret
     for number in range(rounds):
         order = list(arms)
@@ -173,6 +182,7 @@ def _warm_up(cell: Cell, arm: _Arm, show: Show) -> float:
 def _measure_memory(cell: Cell, rows: dict[str, Row], effort: Effort, show: Show) -> None:
     for row in rows.values():
         show(f"{cell.name}: {row.engine}: memory, in a fresh process")
+        row.style = load_engine(row.engine).style
         try:
             found = measure_memory(row.engine, cell, effort.min_rounds)
         except WorkerError as error:

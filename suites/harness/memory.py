@@ -83,8 +83,10 @@ def _host_peak(call: Callable[[], None]) -> tuple[int, str]:
         record = Path(folder) / "record.bin"
         with memray.Tracker(record):
             call()
-        with memray.FileReader(record) as reader:
-            return int(reader.metadata.peak_memory), "memray, fresh process"
+        reader = memray.FileReader(record)
+        peak_bytes = int(reader.metadata.peak_memory)
+        reader.close()
+    return peak_bytes, "memray, fresh process"
 
 
 def _cuda_peak(call: Callable[[], None]) -> tuple[int, str]:

@@ -1,7 +1,7 @@
 """Ratios with intervals, by scipy.
 
-    ratio = paired_ratio(ours, theirs)      # seconds of the same rounds
-    ratio.low, ratio.value, ratio.high
+ratio = paired_ratio(ours, theirs)      # seconds of the same rounds
+ratio.low, ratio.value, ratio.high
 """
 
 from __future__ import annotations

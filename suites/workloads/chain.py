@@ -67,6 +67,5 @@ def _workload(name: str, body: Body, size: Mapping[str, int]) -> Workload:
 DEFAULT_SIZE = {"ops": 100, "elements": 1}
 
 WORKLOADS = tuple(
-    _workload(name, body, DEFAULT_SIZE)
-    for name, body in (("chain", deep), ("chain_wide", wide), ("chain_tree", tree))
+    _workload(name, body, DEFAULT_SIZE) for name, body in (("chain", deep), ("chain_wide", wide), ("chain_tree", tree))
 )

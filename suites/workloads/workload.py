@@ -71,7 +71,8 @@ class Workload:
 def cast_floats(arrays: Arrays, dtype: str) -> dict[str, Array]:
     """Float arrays in another float width; integers as they are."""
     return {
-        name: array.astype(dtype) if np.issubdtype(array.dtype, np.floating) else array for name, array in arrays.items()
+        name: array.astype(dtype) if np.issubdtype(array.dtype, np.floating) else array
+        for name, array in arrays.items()
     }
 
 

@@ -36,6 +36,9 @@ INFIX = {
 }
 """Kernels that are Python's own operators, and so need no call."""
 
+FIRST_NODE_LINE = 2
+"""The line of the source on which the first node stands; one line a node from there on."""
+
 RESERVED = re.compile(r"\d|[cv]\d+$|run$|inf$|nan$|_?$|__debug__$")
 """Names that an input may not keep."""
 

@@ -1,0 +1,32 @@
+"""What does our interface cost a peer: the workload's text on torch against the same network as a plain nn.Module?
+
+The module draws its dropout masks from torch's own generator, so the two are held against the reference with dropout
+off, and timed with it on.
+"""
+
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from engines.engine import Engine
+from suites.harness.cell import Cell
+from suites.harness.effort import Effort
+from suites.harness.measure import by_name
+from suites.harness.replay import RunRow
+from suites.workloads.modules import TorchModule
+
+ENGINES = ("torch_eager", "torch_module")
+
+
+def cells(effort: Effort, device: str) -> list[Cell]:
+    """A training step of every network at batch 64, and of the CNN at batch 1 where overhead would show."""
+    del effort
+    pairs = (("cnn", 1), ("cnn", 64), ("lenet5", 64), ("mlp", 64))
+    return [Cell("interface", name, "step", batch, device=device, own_masks=True) for name, batch in pairs]
+
+
+def load(cell: Cell, name: str) -> Engine:
+    """The peer by its name, or the module of the cell's workload."""
+    return TorchModule(cell.workload) if name == "torch_module" else by_name(cell, name)
+
+
+def test_interface(row: RunRow, benchmark: BenchmarkFixture) -> None:
+    row(benchmark)
