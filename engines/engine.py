@@ -16,6 +16,7 @@ import torch
 
 from engines.op import Namespace
 from engines.optim import Sgd
+from engines.value import EngineError
 
 Array = np.ndarray[Any, Any]
 Quantity = Literal["forward", "loss_and_grad", "step"]
@@ -109,8 +110,11 @@ class Engine(Protocol):
 
 
 def place_arrays(arrays: Mapping[str, Array], device: str) -> dict[str, torch.Tensor]:
-    """Arrays copied to a device as torch tensors."""
-    return {name: torch.tensor(array, device=device) for name, array in arrays.items()}
+    """Arrays copied to a device as torch tensors. Raises EngineError where the device cannot take them."""
+    try:
+        return {name: torch.tensor(array, device=device) for name, array in arrays.items()}
+    except (RuntimeError, AssertionError) as error:  # torch asserts that it was built with CUDA
+        raise EngineError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from None
 
 
 def place_batch(task: Task, batch: Mapping[str, Array], key: int) -> Placed:

@@ -7,12 +7,15 @@ A `Value` knows its engine's op namespace and nothing else: every operator below
 
 from __future__ import annotations
 
+import numbers
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
 
 if TYPE_CHECKING:
@@ -28,7 +31,7 @@ DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 """The inverse of `DTYPES`."""
 
 _SHORT = {"float": "f", "bfloat": "bf", "int": "i", "uint": "u"}
-_PACKAGE = str(Path(__file__).parent)
+_NOT_THE_USER = tuple(str(Path(file).parent) + os.sep for file in (__file__, np.__file__, torch.__file__))
 
 
 class EngineError(Exception):
@@ -58,7 +61,7 @@ class Spec(NamedTuple):
         return cls(tuple(tensor.shape), tensor.dtype, str(tensor.device))
 
     def __str__(self) -> str:
-        name = DTYPE_NAMES[self.dtype]
+        name = DTYPE_NAMES.get(self.dtype) or str(self.dtype).removeprefix("torch.")
         kind = name.rstrip("0123456789")
         sizes = ",".join(map(str, self.shape))
         device = "" if self.device == "cpu" else f"@{self.device}"
@@ -73,9 +76,9 @@ def canonical_device(device: str) -> str:
 
 
 def user_location() -> Location:
-    """Where the nearest caller outside `engines` stands: the line of the model to blame."""
+    """Where the nearest caller outside `engines`, NumPy and torch stands: the line of the model to blame."""
     frame: FrameType | None = sys._getframe(1)
-    while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+    while frame is not None and frame.f_code.co_filename.startswith(_NOT_THE_USER):
         frame = frame.f_back
     if frame is None:
         return Location("<unknown>", 0)
@@ -170,13 +173,19 @@ class Value:
         return self.ops.greater_equal(self, other)
 
     def __eq__(self, other: object) -> Any:
-        return self.ops.equal(self, other)
+        return self.ops.equal(self, _comparable(other))
 
     def __ne__(self, other: object) -> Any:
-        return self.ops.not_equal(self, other)
+        return self.ops.not_equal(self, _comparable(other))
 
     __hash__ = object.__hash__
     __array_ufunc__ = None  # so that `numpy_array * value` comes to __rmul__ instead of looping over elements
+
+
+def _comparable(other: object) -> object:
+    if other is None:
+        raise EngineError(f"equal: a value is compared with None at {user_location()}; use `is None`")
+    return other
 
 
 def _plain_key(key: Any) -> tuple[Any, ...]:
@@ -190,7 +199,9 @@ def _plain_part(part: Any) -> Any:
         return (part.start, part.stop, part.step)
     if part is Ellipsis:
         return "..."
-    if part is None or (isinstance(part, int) and not isinstance(part, bool)):
+    if isinstance(part, numbers.Integral) and not isinstance(part, bool):
+        return int(part)  # NumPy's integers among them
+    if part is None:
         return part
     raise EngineError(
         f"getitem: an index is an int, a slice, None or ...; found {part!r} at {user_location()}; "

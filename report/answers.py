@@ -17,12 +17,12 @@ from report.comparing import CANNOT_TELL, DEPENDS, Comparison, compare
 from report.labels import Labels
 from report.repayment import preparing_cell, repayments, steps_text
 from report.results import Results, cells
-from report.statistics import BreakEven, estimate, share_interval
-from report.stored import Cell, Learning
+from report.statistics import BreakEven, estimate, judge, share_interval
+from report.stored import Cell, Record
 
 STATIC, DYNAMIC, OUTSIDE, PLAIN = "graph", "tape", "torch_eager", "torch_module"
 TONES = {
-    **dict.fromkeys(("faster", "less", "equal", "agrees", "pays off"), "good"),
+    **dict.fromkeys(("faster", "less", "equal", "within tolerance", "agrees", "pays off"), "good"),
     **dict.fromkeys(("slower", "more", "never", "wrong"), "bad"),
     CANNOT_TELL: "unknown",
 }
@@ -104,34 +104,35 @@ def dispatch(results: Results, labels: Labels) -> Answer:
 
 
 def memory(results: Results, labels: Labels) -> Answer:
-    """Which style holds fewer bytes at its peak."""
+    """Which style holds fewer bytes at the peak of a step."""
     asked = "Does the graph need less memory?"
     texts, words = [], []
     for cell, rows in cells(results.measured("memory")).items():
         peaks = {row.engine: row.memory.peak_bytes for row in rows if row.memory}
         if {STATIC, DYNAMIC} <= peaks.keys():
-            share = units.ratio(peaks[STATIC] / peaks[DYNAMIC])
-            same = share == units.ratio(1.0)  # no more than the digits shown can tell
-            words.append("no difference" if same else "less" if peaks[STATIC] < peaks[DYNAMIC] else "more")
+            word, share = _less(peaks[STATIC], peaks[DYNAMIC])
+            words.append(word)
             listed = ", ".join(f"{engine} {units.size(peak)}" for engine, peak in peaks.items())
-            texts.append(f"{labels.cell(cell)}: {listed}; {STATIC} holds {share} what {DYNAMIC} holds (derived)")
+            texts.append(f"{labels.cell(cell)}: {listed}{share}")
     if not texts:
         return Answer("memory", asked, CANNOT_TELL, f"No cell has a peak of {STATIC} and of {DYNAMIC}.")
-    detail = "Peak bytes of a fresh process each: one figure a row, so no interval."
+    detail = "Peak bytes of one step in a fresh process: one figure a row, so no interval."
     return Answer("memory", asked, _one(words), "; ".join(texts) + ".", (detail,))
 
 
 def learning(results: Results, labels: Labels) -> Answer:
-    """Whether both styles give the same losses, and what accuracy each reaches."""
+    """Whether the engines give the same losses as the tape, and what accuracy each reaches."""
     asked = "Do both learn the same?"
     words, sentences, details = [], [], []
     for cell, rows in cells(results.measured("learning")).items():
-        trained = {row.engine: row.learning for row in rows if row.learning}
+        trained = {row.engine: row for row in rows}
         if {STATIC, DYNAMIC} <= trained.keys():
             word, text = _same_learning(trained[STATIC])
             words.append(word)
             sentences.append(f"{labels.cell(cell)}: {text}.")
-        details.append(f"{labels.cell(cell)}: {'; '.join(_accuracy(*pair) for pair in trained.items())}.")
+        others = [row for engine, row in trained.items() if engine not in (STATIC, DYNAMIC)]
+        details += [f"{labels.cell(cell)}: {_same_learning(row)[1]}." for row in others]
+        details.append(f"{labels.cell(cell)}: {'; '.join(map(_accuracy, rows))}.")
     if not sentences:
         return Answer("learning", asked, CANNOT_TELL, "No cell has both styles trained.", tuple(details))
     return Answer("learning", asked, _one(words), " ".join(sentences), tuple(details))
@@ -166,15 +167,25 @@ def _pays(result: BreakEven) -> str:
     return "pays off" if result.high is None or math.isfinite(result.high) else CANNOT_TELL
 
 
+def _less(peak: int, other: int) -> tuple[str, str]:
+    if not other:
+        return ("more" if peak else "no difference"), ""
+    share = units.ratio(peak / other)
+    word = "less" if peak < other else "more"
+    same = share == units.ratio(1.0)  # no more than the digits shown can tell
+    return ("no difference" if same else word), f"; {STATIC} holds {share} what {DYNAMIC} holds (derived)"
+
+
 def _interface_cost(results: Results, labels: Labels) -> str:
     comparison = compare(results, labels, "interface", OUTSIDE, PLAIN)
     if not comparison.ratios:
         return f"What the {OUTSIDE} line costs over a plain torch.nn.Module: {CANNOT_TELL}."
     texts = []
     for cell, it in comparison.ratios:
-        bounds = f"[{units.percent(it.low - 1)}, {units.percent(it.high - 1)}]"
-        rounds = units.plural(it.rounds, "round")
-        texts.append(f"{units.percent(it.value - 1)} {bounds} ({labels.cell(cell)}; {rounds})")
+        bounds = f"[{units.percent(it.low - 1)},{units.FIXED}{units.percent(it.high - 1)}]"
+        shown = ", no difference" if judge(it.low, it.high) == "no difference" else ""
+        where = f"({labels.cell(cell)}; {units.plural(it.rounds, 'round')}{shown})"
+        texts.append(f"{units.percent(it.value - 1)} {bounds} {where}")
     return f"The {OUTSIDE} line costs {'; '.join(texts)} over a plain torch.nn.Module."
 
 
@@ -187,20 +198,24 @@ def _times(results: Results, cell: Cell, *, per_op: bool = False) -> str:
     return ", ".join(texts)
 
 
-def _same_learning(learning: Learning) -> tuple[str, str]:
-    if learning.equal_bits_to == DYNAMIC:
-        return "equal", f"every loss of {STATIC} equals that of {DYNAMIC} to the bit"
-    if learning.largest_relative_difference is None:
-        return CANNOT_TELL, f"nothing is stored on how the losses of {STATIC} differ from those of {DYNAMIC}"
-    difference = f"{learning.largest_relative_difference:.1e}"
-    return "not to the bit", f"losses of {STATIC} and {DYNAMIC} differ by at most {difference} of their size"
+def _same_learning(row: Record) -> tuple[str, str]:
+    learning, agreement = row.learning, row.agreement
+    if learning and learning.equal_bits_to == DYNAMIC:
+        return "equal", f"every loss of {row.engine} equals that of {DYNAMIC} to the bit"
+    if learning is None or learning.largest_relative_difference is None:
+        return CANNOT_TELL, f"nothing is stored on how the losses of {row.engine} differ from those of {DYNAMIC}"
+    text = f"losses of {row.engine} and {DYNAMIC} differ by at most {learning.largest_relative_difference:.1e} relative"
+    if agreement.verdict != "agrees" or agreement.allowed is None:
+        return "not to the bit", text
+    return "within tolerance", f"{text}, where {agreement.allowed:.1e} is allowed"
 
 
-def _accuracy(engine: str, learning: Learning) -> str:
-    low, high = share_interval(round(learning.test_accuracy * learning.test_samples), learning.test_samples)
-    bounds = f"[{units.percent(low)}, {units.percent(high)}]"
-    samples = units.plural(learning.test_samples, "test sample")
-    return f"{engine} gets {units.percent(learning.test_accuracy)} {bounds} of {samples} right"
+def _accuracy(row: Record) -> str:
+    assert row.learning is not None  # the reader refuses measured learning rows without
+    right, tried = row.learning.test_accuracy, row.learning.test_samples
+    low, high = share_interval(round(right * tried), tried)
+    bounds = f"[{units.percent(low)},{units.FIXED}{units.percent(high)}]"
+    return f"{row.engine} gets {units.percent(right)} {bounds} of {units.plural(tried, 'test sample')} right"
 
 
 def _range(numbers: Sequence[int]) -> str:

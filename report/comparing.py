@@ -69,14 +69,18 @@ class Comparison:
         }
         rest = f" No ratio is stored for {units.plural(self.untold, 'further cell')}." if self.untold else ""
         if len(counts) == 1:
-            where = f"all {total} cells" if total > 1 else "the one cell"
-            return f"{self.engine} {phrases[next(iter(counts))]} in {where} with both.{rest}"
+            return f"{self.engine} {phrases[next(iter(counts))]} in {all_of(total)} compared.{rest}"
         found = [word for word in phrases if counts[word]]
         parts = [f"{SHORT[word] if place else phrases[word]} in {counts[word]}" for place, word in enumerate(found)]
         return f"Of {total} cells, {self.engine} {', '.join(parts[:-1])} and {parts[-1]}.{rest}"
 
     def _one(self, cell: Cell, ratio: Ratio) -> str:
         return f"{units.ratio(ratio.value, ratio.low, ratio.high)} ({self.labels.cell(cell)})"
+
+
+def all_of(cells_compared: int) -> str:
+    """`the one cell`, `both cells` or `all 9 cells`."""
+    return {1: "the one cell", 2: "both cells"}.get(cells_compared, f"all {cells_compared} cells")
 
 
 def compare(results: Results, labels: Labels, question: Question, engine: str, to: str) -> Comparison:

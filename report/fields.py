@@ -112,6 +112,12 @@ class Field:
             self.fail("a finite number of at least 0")
         return number
 
+    def error(self) -> float:
+        """Read how far something is off: at least zero, and Infinity where it is off beyond measure."""
+        if self.value == math.inf:
+            return math.inf
+        return self.not_negative()
+
     def _below(self, key: str) -> str:
         return f"{self.path}.{key}" if self.path else key
 

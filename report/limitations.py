@@ -10,7 +10,7 @@ GENERAL = (
     "A time is the median of a row's samples. Its interval is a bootstrap over these samples "
     f"({100 * CONFIDENCE:g} %, {RESAMPLES} resamples): it covers the spread inside one run, and treats samples "
     "that follow each other as independent.",
-    "The samples of an engine come from one process of one run. What changes from process to process, such as the "
+    "Apart from memory, all samples of a run come from one process. What changes from process to process, such as the "
     "layout of memory, is in no interval.",
     "Only ratios that were paired by round inside one run support faster or slower. Other tenants of the machine, its "
     "clock and its temperature act on both sides of such a ratio, but on every time as it stands.",

@@ -74,10 +74,10 @@ def _record(row: Field, *, measured: bool) -> tuple[Field, Record]:
         calls_per_sample=extra["calls_per_sample"].whole(1),
         phase_seconds={name: phase.not_negative() for name, phase in extra["phases"].members().items()},
         counters={name: counter.whole() for name, counter in extra["counters"].members().items()},
-        memory=_memory(extra, wanted=measured),
+        memory=_memory(extra) if measured else None,
         agreement=_agreement(extra["agreement"], measured=measured),
-        ratios=_ratios(extra),
-        learning=_learning(extra, wanted=measured),
+        ratios=_ratios(extra) if measured else (),
+        learning=_learning(extra) if measured else None,
     )
     return row, record
 
@@ -103,17 +103,17 @@ def _cell(extra: Field) -> Cell:
         dtype=extra["dtype"].text(),
         quantity=extra["quantity"].one_of(QUANTITIES),
         size=tuple(sorted(size.items())),
-        batch_size=extra["batch_size"].whole(),
+        batch_size=extra["batch_size"].whole(1),
     )
 
 
-def _memory(extra: Field, *, wanted: bool) -> Memory | None:
+def _memory(extra: Field) -> Memory | None:
     memory = extra.optional("memory")
     if memory is None:
-        if wanted and extra["question"].value == "memory":
+        if extra["question"].value == "memory":
             extra["memory"].fail("an object with peak_bytes, in a row of the question memory")
         return None
-    return Memory(memory["peak_bytes"].whole(1), memory["live_bytes_before"].whole(), memory["method"].text())
+    return Memory(memory["peak_bytes"].whole(), memory["live_bytes_before"].whole(), memory["method"].text())
 
 
 def _agreement(agreement: Field, *, measured: bool) -> Agreement:
@@ -124,8 +124,8 @@ def _agreement(agreement: Field, *, measured: bool) -> Agreement:
     return Agreement(
         verdict=verdict,
         worst=_text(agreement, "worst"),
-        error=error.number() if error else None,
-        allowed=allowed.number() if allowed else None,
+        error=error.error() if error else None,
+        allowed=allowed.not_negative() if allowed else None,
         reference=_text(agreement, "reference"),
     )
 
@@ -147,10 +147,10 @@ def _ratio(field: Field) -> Ratio:
     return Ratio(field["to"].text(), field["value"].positive(), low, high, confidence, field["rounds"].whole(1))
 
 
-def _learning(extra: Field, *, wanted: bool) -> Learning | None:
+def _learning(extra: Field) -> Learning | None:
     learning = extra.optional("learning")
     if learning is None:
-        if wanted and extra["question"].value == "learning":
+        if extra["question"].value == "learning":
             extra["learning"].fail("an object with losses, in a row of the question learning")
         return None
     losses = tuple(loss.number() for loss in learning["losses"].items())

@@ -67,14 +67,19 @@ def steps_text(result: BreakEven) -> str:
     elif result.steps < SMALLEST:
         text = "from the first step"
     else:
-        text = f"after {units.plural(math.ceil(result.steps), 'step')}"
+        text = f"after {units.plural(whole_steps(result.steps), 'step')}"
     if result.low is None or result.high is None or result.low == result.high:
         return text
-    return f"{text} [{_bound(result.low)}, {_bound(result.high)}]"
+    return f"{text} [{_bound(result.low)},{units.FIXED}{_bound(result.high)}]"
+
+
+def whole_steps(steps: float) -> int:
+    """The first whole step at which a finite break-even has been reached."""
+    return math.ceil(steps - SMALLEST)
 
 
 def _bound(steps: float) -> str:
-    return units.count(steps if math.isinf(steps) else math.ceil(steps - SMALLEST))
+    return units.count(steps if math.isinf(steps) else whole_steps(steps))
 
 
 def _measured(results: Results, cell: Cell, engine: str) -> Record | None:

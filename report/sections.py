@@ -144,6 +144,12 @@ PLANS: tuple[Plan, ...] = (
         "What one op costs when it has next to nothing to compute.",
         dispatch.pictures,
     ),
-    Plan("memory", "memory", TITLES["memory"], "The most that a fresh process held at once.", memory.pictures),
+    Plan(
+        "memory",
+        "memory",
+        TITLES["memory"],
+        "The most that one step holds at once, on top of parameters and batch, in a fresh process.",
+        memory.pictures,
+    ),
     Plan("learning", "learning", TITLES["learning"], "The loss at every training step.", learning.pictures),
 )

@@ -62,7 +62,7 @@ class Ratio:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """The high-water mark of a fresh process, and what was alive before the first step."""
+    """The high-water mark of one step in a fresh process, on top of what was held before it (parameters, batch)."""
 
     peak_bytes: int
     live_bytes_before: int
@@ -71,7 +71,10 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """Whether outputs and gradients agree with the reference; `error` and `allowed` belong to the `worst` tensor."""
+    """Whether outputs and gradients agree with the reference; `error` and `allowed` belong to the `worst` tensor.
+
+    `error` is infinite where a shape is wrong or a NaN came out.
+    """
 
     verdict: Verdict
     worst: str | None

@@ -14,6 +14,7 @@ import math
 DIGITS = 3
 THIN = "\N{NARROW NO-BREAK SPACE}"
 FIXED = "\N{NO-BREAK SPACE}"
+MINUS = "\N{MINUS SIGN}"
 CROSS = "\N{MULTIPLICATION SIGN}"
 
 Units = tuple[tuple[float, str], ...]
@@ -30,7 +31,7 @@ def unit_of(value: float, units: Units) -> tuple[float, str]:
 def significant(value: float, decimals: int | None = None) -> str:
     """`value` to three significant digits, or to a given number of decimals, with thin spaces between thousands."""
     places = decimals_of(value) if decimals is None else decimals
-    return f"{value:,.{places}f}".replace(",", THIN)
+    return f"{value:,.{places}f}".replace(",", THIN).replace("-", MINUS)
 
 
 def decimals_of(value: float) -> int:
@@ -52,7 +53,7 @@ def spread(value: float, low: float | None, high: float | None, units: Units) ->
 
 def interval(low: float, high: float, size: float, decimals: int) -> str:
     """An interval in multiples of `size`, in brackets, without the unit's name."""
-    return f"[{significant(low / size, decimals)}, {significant(high / size, decimals)}]"
+    return f"[{significant(low / size, decimals)},{FIXED}{significant(high / size, decimals)}]"
 
 
 def tick(value: float, units: Units) -> str:
@@ -78,7 +79,7 @@ def ratio(value: float, low: float | None = None, high: float | None = None) -> 
 
 def percent(share: float, decimals: int = 1) -> str:
     """A share of 1 in percent."""
-    return f"{100 * share:.{decimals}f}{FIXED}%"
+    return f"{significant(100 * share, decimals)}{FIXED}%"
 
 
 def count(number: float) -> str:

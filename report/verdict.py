@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 
 from report import answers
 from report.answers import DYNAMIC, STATIC, Answer
-from report.comparing import compare
+from report.comparing import all_of, compare
 from report.labels import Labels
 from report.results import Results
 from report.statistics import Judgement
@@ -49,7 +49,6 @@ def headline(results: Results, labels: Labels) -> str:
         return f"These results cannot tell whether a {STATIC} step or a {DYNAMIC} step is faster."
     total, found = sum(counts.values()), [word for word in PHRASES if counts[word]]
     if len(found) == 1:
-        where = f"all {total} cells measured" if total > 1 else "the one cell measured"
-        return f"A {STATIC} step is {PHRASES[found[0]][0]} in {where}."
+        return f"A {STATIC} step is {PHRASES[found[0]][0]} in {all_of(total)} measured."
     parts = [f"{PHRASES[word][place > 0]} in {counts[word]}" for place, word in enumerate(found)]
     return f"Of {total} cells, a {STATIC} step is {', '.join(parts[:-1])} and {parts[-1]}."

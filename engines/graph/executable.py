@@ -14,8 +14,10 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import struct
 import traceback
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,15 +25,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from engines.graph.ir import Graph, Node, Operand, Var
+from engines.graph.ir import Graph, Node, Var
 from engines.graph.lower.aten import FIRST_NODE_LINE, Run, lower
 from engines.op import KERNEL_ERRORS, describe, kernels_only, plain
 from engines.ops import TABLE
 from engines.value import DTYPE_NAMES, DTYPES, EngineError, Location, Spec
 
-FORMAT = "tape-vs-graph executable"
-VERSION = 1
+HEADER = {"format": "tape-vs-graph executable", "version": 1}
 GRAPH, CONSTANTS, DIGEST = "graph.json", "constants.bin", "sha256"
+
+FILE_ERRORS = (zipfile.BadZipFile, zlib.error, struct.error, OSError, EOFError, LookupError, ValueError, RuntimeError)
+"""What zipfile raises for a file that is none, is cut short, or asks for what is not there."""
+
+GRAPH_ERRORS = (LookupError, TypeError, ValueError, AttributeError, RuntimeError, AssertionError, SyntaxError)
+"""What a document that is no graph leads to, or one for a device that torch does not have here."""
 
 
 class ExecutableError(EngineError):
@@ -60,7 +67,8 @@ class Executable:
         if len(inputs) != len(self._expected):
             raise EngineError(f"{self.graph.name}: takes {len(self._expected)} inputs, found {len(inputs)}")
         for given, (name, shape, dtype, device) in zip(inputs, self._expected, strict=True):
-            if given.shape != shape or given.dtype is not dtype or given.device != device:
+            alike = isinstance(given, torch.Tensor) and given.shape == shape and given.dtype is dtype
+            if not alike or given.device != device:
                 wanted = self.graph.inputs[name].spec
                 raise EngineError(f"{self.graph.name}: input {name!r} is compiled for {wanted}, found {describe(given)}")
         try:
@@ -101,10 +109,9 @@ class Executable:
         """Read what `save` wrote. Raises ExecutableError for any other file."""
         document, constants = _read(path)
         try:
-            graph = _graph(document["graph"], constants)
-        except (KeyError, TypeError, ValueError, IndexError) as error:
-            raise ExecutableError(f"{path}: not a graph that this version can run: {error!r}") from None
-        return cls.build(graph)
+            return cls.build(_graph(document["graph"], constants))
+        except GRAPH_ERRORS as error:
+            raise ExecutableError(f"{path}: not a graph that can run here: {error!r}") from None
 
 
 def _read(path: Path) -> tuple[dict[str, Any], bytes]:
@@ -114,15 +121,18 @@ def _read(path: Path) -> tuple[dict[str, Any], bytes]:
             document, constants, digest = (file.read(name) for name in (GRAPH, CONSTANTS, DIGEST))
     except FileNotFoundError:
         raise ExecutableError(f"{path}: no such file") from None
-    except (zipfile.BadZipFile, KeyError, OSError) as error:
+    except FILE_ERRORS as error:
         raise ExecutableError(f"{path}: not an executable, or a truncated one: {error}") from None
     found = hashlib.sha256(document + constants).hexdigest()
     if found != digest.decode(errors="replace"):
         raise ExecutableError(f"{path}: altered: its contents have sha256 {found[:12]}, it says {digest[:12]!r}")
-    parsed = json.loads(document)
-    header = {"format": FORMAT, "version": VERSION}
-    if {key: parsed.get(key) for key in header} != header:
-        raise ExecutableError(f"{path}: found {({key: parsed.get(key) for key in header})}, expected {header}")
+    try:
+        parsed = json.loads(document)
+        header = {key: parsed[key] for key in HEADER}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ExecutableError(f"{path}: not an executable: {error!r}") from None
+    if header != HEADER:
+        raise ExecutableError(f"{path}: found {header}, expected {HEADER}")
     return parsed, constants
 
 
@@ -135,8 +145,7 @@ def _document(graph: Graph, constants: io.BytesIO) -> dict[str, Any]:
         stored.append(constants.tell())
         constants.write(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return {
-        "format": FORMAT,
-        "version": VERSION,
+        **HEADER,
         "torch": torch.__version__,
         "graph": {
             "name": graph.name,
@@ -160,27 +169,44 @@ def _node_data(node: Node, numbers: Mapping[Var, int]) -> list[Any]:
 
 
 def _graph(data: Mapping[str, Any], constants: bytes) -> Graph:
-    """A graph from its stored form; what is unknown or of the wrong kind raises KeyError, TypeError or ValueError."""
+    """A graph from its stored form; raises one of GRAPH_ERRORS for what is unknown, undefined or of the wrong kind."""
     variables = [Var(Spec(tuple(shape), DTYPES[dtype], device)) for shape, dtype, device in data["specs"]]
-    inputs = dict(zip(data["inputs"], variables, strict=False))
-    first = len(inputs)
+    first = len(data["inputs"])
+    inputs = dict(zip(data["inputs"], variables[:first], strict=True))
     fixed = {
         variables[first + i]: _tensor(variables[first + i].spec, constants, offset)
         for i, offset in enumerate(data["constants"])
     }
-    nodes = tuple(_node(node, variables) for node in data["nodes"])
-    outputs = {name: variables[number] for name, number in data["outputs"].items()}
-    return Graph(str(data["name"]), inputs, nodes, outputs, fixed, frozenset(data["donated"]))
+    known = {*inputs.values(), *fixed}
+    nodes = []
+    for stored in data["nodes"]:
+        nodes.append(_node(stored, variables, known))
+        known.update(nodes[-1].outputs)
+    outputs = {name: _operand([number], variables, known) for name, number in data["outputs"].items()}
+    return Graph(str(data["name"]), inputs, tuple(nodes), outputs, fixed, frozenset(data["donated"]))
 
 
-def _node(data: Any, variables: list[Var]) -> Node:
-    name, inputs, attrs, outputs, (file, line) = data
+def _node(data: Any, variables: list[Var], known: set[Var]) -> Node:
+    name, inputs, attrs, results, (file, line) = data
     op = TABLE[name]
     if set(attrs) != set(op.attrs):
         raise ValueError(f"{name}: attributes {sorted(attrs)}, expected {sorted(op.attrs)}")
-    operands: list[Operand] = [variables[i[0]] if isinstance(i, list) else i for i in inputs]
-    complete = {key: plain(attrs[key]) for key in op.attrs}
-    return Node(op, tuple(operands), complete, tuple(variables[v] for v in outputs), Location(str(file), int(line)))
+    if not op.variadic and len(inputs) != len(op.vjps):
+        raise ValueError(f"{name}: {len(inputs)} inputs, expected {len(op.vjps)}")
+    outputs = tuple(variables[v] for v in results)
+    if op.outputs not in {None, len(outputs)} or not known.isdisjoint(outputs):
+        raise ValueError(f"{name}: outputs {results}, expected {op.outputs or 'any number'} not yet defined")
+    operands = tuple(_operand(i, variables, known) for i in inputs)
+    return Node(op, operands, {key: plain(attrs[key]) for key in op.attrs}, outputs, Location(str(file), int(line)))
+
+
+def _operand(stored: Any, variables: list[Var], known: set[Var]) -> Any:
+    if stored is None or isinstance(stored, (bool, int, float)):
+        return stored
+    (number,) = stored
+    if variables[number] not in known:
+        raise ValueError(f"value {number} is used before it is defined")
+    return variables[number]
 
 
 def _tensor(spec: Spec, constants: bytes, offset: int) -> torch.Tensor:

@@ -6,8 +6,6 @@ that nobody wants. Both are again convolutions, which gives gradients of gradien
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
 from engines.op import REQUIRED, Op
@@ -21,32 +19,34 @@ def pair(size: Pair) -> list[int]:
     return [size, size] if isinstance(size, int) else list(size)
 
 
-def _backward(
+def _conv2d_input(
     g: torch.Tensor,
-    x: torch.Tensor,
     weight: torch.Tensor,
     *,
+    shape: Shape,
     stride: Pair,
     padding: Pair,
     dilation: Pair,
     groups: int,
-    mask: list[bool],
-) -> Any:
-    return torch.ops.aten.convolution_backward.default(
-        g, x, weight, None, pair(stride), pair(padding), pair(dilation), False, [0, 0], groups, mask
+) -> torch.Tensor:
+    # The transposed convolution is this gradient, to the bit, and unlike convolution_backward it needs no input tensor.
+    steps, pads, gaps = pair(stride), pair(padding), pair(dilation)
+    rest = [
+        shape[d] - ((g.shape[d] - 1) * steps[d - 2] - 2 * pads[d - 2] + gaps[d - 2] * (weight.shape[d] - 1) + 1)
+        for d in (2, 3)
+    ]
+    return torch.conv_transpose2d(g, weight, None, steps, pads, rest, groups, gaps)
+
+
+def _conv2d_weight(
+    g: torch.Tensor, x: torch.Tensor, *, shape: Shape, stride: Pair, padding: Pair, dilation: Pair, groups: int
+) -> torch.Tensor:
+    weight = g.new_empty(1).expand(shape)  # only its sizes are read
+    flags = [False, True, False]
+    found = torch.ops.aten.convolution_backward.default(
+        g, x, weight, None, pair(stride), pair(padding), pair(dilation), False, [0, 0], groups, flags
     )
-
-
-def _conv2d_input(g: torch.Tensor, weight: torch.Tensor, *, shape: Shape, **attrs: Any) -> torch.Tensor:
-    # Only the sizes of the input are read; a stretched single element has them without the memory.
-    x = g.new_empty(1).expand(shape)
-    gradient: torch.Tensor = _backward(g, x, weight, **attrs, mask=[True, False, False])[0]
-    return gradient
-
-
-def _conv2d_weight(g: torch.Tensor, x: torch.Tensor, *, shape: Shape, **attrs: Any) -> torch.Tensor:
-    weight = g.new_empty(1).expand(shape)
-    gradient: torch.Tensor = _backward(g, x, weight, **attrs, mask=[False, True, False])[1]
+    gradient: torch.Tensor = found[1]
     return gradient
 
 

@@ -66,8 +66,8 @@ def _sum_to(x: torch.Tensor, *, shape: Shape) -> torch.Tensor:
 
 
 def _mean_rule(ops: Namespace, g: Any, _out: Any, x_shape: Shape, *, dim: Dim, keepdim: bool) -> Any:
-    count = _count(x_shape, dim)
-    return _spread(ops, g * (1.0 / count if count else math.nan), x_shape, dim, keepdim)
+    count = max(_count(x_shape, dim), 1)  # of nothing: NaN, but its gradient has no elements
+    return _spread(ops, g * (1.0 / count), x_shape, dim, keepdim)
 
 
 OPS = (

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -23,8 +23,13 @@ from engines.tape.tensor import OPS, Tensor
 from engines.value import EngineError, Location, Spec, canonical_device, user_location
 
 LEAF = ("leaf",)
-FREED = ("freed",)
 Entry = tuple[Any, ...] | None
+
+
+class Freed(NamedTuple):
+    """Stands where an entry was; `by` is the line of the backward pass that freed it."""
+
+    by: Location
 
 
 class Tape:
@@ -38,7 +43,6 @@ class Tape:
         self.entries: list[Entry] = []
         self.recording = True
         self._leaves = 0
-        self._freed_at: Location | None = None
         self._guard = kernels_only()
 
     def __enter__(self) -> Self:
@@ -114,11 +118,10 @@ class Tape:
         self._check(loss, wrt)
         first = self._seed(loss, seed)
         if record:
-            return _walk(self, loss.slot, first, wrt, ops=OPS, free=False, record=True)
+            return _walk(self, loss.slot, first, wrt, ops=OPS, freed=None, record=True)
+        freed = None if retain else Freed(user_location())
         with kernels_only():
-            found = _walk(self, loss.slot, first.data, wrt, ops=KERNELS, free=not retain, record=False)
-        if not retain:
-            self._freed_at = user_location()
+            found = _walk(self, loss.slot, first.data, wrt, ops=KERNELS, freed=freed, record=False)
         return [Tensor(g, self, -1) for g in found]
 
     def _check(self, loss: Tensor, wrt: Sequence[Tensor]) -> None:
@@ -148,20 +151,16 @@ class Tape:
                 )
             return Tensor(torch.ones_like(loss.data), self, -1)
         given = seed if isinstance(seed, Tensor) else self.constant(seed)
+        if given.tape is not self:
+            raise EngineError(f"gradients: seed {given.spec} belongs to another tape, at {user_location()}")
         if given.shape != loss.shape or given.dtype != loss.dtype:
             raise EngineError(f"gradients: seed is {given.spec}, the loss {loss.spec}, at {user_location()}")
         return given
 
-    def already_freed(self) -> EngineError:
-        """What to raise where a walk meets an entry that an earlier walk has freed."""
-        return EngineError(
-            f"gradients: the record was freed by the backward pass at {self._freed_at}, found a second one at "
-            f"{user_location()}; give the first one retain=True"
-        )
-
     def needed(self, last: int, wrt: Sequence[Tensor]) -> bytearray | None:
         """Marks of the slots up to `last` that depend on `wrt`; None where every recorded slot does."""
         slots = {value.slot for value in wrt}
+        earliest = min(slots, default=-1)
         if len(slots) == self._leaves and all(self.entries[slot] is LEAF for slot in slots):
             return None
         marks = bytearray(last + 1)
@@ -169,33 +168,34 @@ class Tape:
             if slot <= last:
                 marks[slot] = 1
         for slot, entry in enumerate(self.entries[: last + 1]):
-            if entry is FREED:
-                marks[slot] = 1  # what it depended on is gone: let the walk come here and say so
+            if type(entry) is Freed:
+                marks[slot] |= slot > earliest  # what it depended on is gone: let the walk come here and say so
             elif entry is not None and entry is not LEAF and any(marks[s] for s in entry[2] if s >= 0):
                 marks[slot : slot + entry[4]] = b"\1" * min(entry[4], last + 1 - slot)
         return marks
 
 
 def _walk(
-    tape: Tape, last: int, seed: Any, wrt: Sequence[Tensor], *, ops: Namespace, free: bool, record: bool
+    tape: Tape, last: int, seed: Any, wrt: Sequence[Tensor], *, ops: Namespace, freed: Freed | None, record: bool
 ) -> list[Any]:
     """Walk back from slot `last`, gradients being torch tensors or, with `record`, tensors of the tape.
 
-    With `free`, each entry is dropped as soon as its rules have run.
+    With `freed`, each entry is dropped as soon as its rules have run, and `freed` left in its place.
     """
     entries, needed = tape.entries, tape.needed(last, wrt)
-    grads: list[Any] = [None] * (last + 1)
+    grads: list[Any] = [None] * len(entries)
     grads[last] = seed
     found: dict[int, Any] = {value.slot: None for value in wrt}
+    earliest = min(found, default=-1)
     for slot in range(last, -1, -1):
         if slot in found:
             found[slot] = grads[slot]
         entry = entries[slot]
         if entry is None or entry is LEAF:
             continue
-        if entry is FREED:
-            if grads[slot] is not None:
-                raise tape.already_freed()
+        if type(entry) is Freed:
+            if grads[slot] is not None and slot > earliest:
+                raise _freed_already(entry)
             continue
         op, attrs, slots, saved, outputs = entry
         g = grads[slot] if op.outputs == 1 else _together(grads[slot : slot + outputs])
@@ -210,9 +210,17 @@ def _walk(
                 rule = op.rule(i)
                 part = rule(ops, g, *args, **attrs, index=i) if op.variadic else rule(ops, g, *args, **attrs)
                 grads[target] = part if grads[target] is None else grads[target] + part
-        if free:
-            entries[slot : slot + outputs] = [FREED] * outputs
+                del part  # where it was added, nobody else needs it
+        if freed is not None:
+            entries[slot : slot + outputs] = [freed] * outputs
     return [ops.full_like(v if record else v.data, value=0.0) if found[v.slot] is None else found[v.slot] for v in wrt]
+
+
+def _freed_already(entry: Freed) -> EngineError:
+    return EngineError(
+        f"gradients: the record was freed by the backward pass at {entry.by}, found a second one at {user_location()}; "
+        "give the first one retain=True"
+    )
 
 
 def _together(parts: list[Any]) -> tuple[Any, ...] | None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from engines.op import KERNEL_ERRORS, Op, check_widths, lift, picked, plain, refusal, spec_of
+from engines.op import KERNEL_ERRORS, Op, check_widths, describe, lift, listed, picked, plain, refusal, spec_of
 from engines.ops import bind
 from engines.value import EngineError, Spec, Value, user_location
 
@@ -53,6 +53,9 @@ class Tensor(Value):
         array: np.ndarray[Any, Any] = self.data.cpu().numpy().copy()
         return array
 
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
+        return self.numpy() if dtype is None else self.numpy().astype(dtype, copy=False)
+
     def __bool__(self) -> bool:
         return bool(self.data)
 
@@ -91,7 +94,7 @@ def _general(op: Op) -> Callable[..., Any]:
 
     def call(*operands: Any, **given: Any) -> Any:
         if op.variadic:
-            operands = tuple(operands[0])
+            operands = listed(op, operands)
         tape = _tape_of(op, operands)
         attrs = op.complete(given) if op.attrs or given else NO_ATTRS
         raw, slots = [], []
@@ -139,8 +142,8 @@ def _unrolled(op: Op) -> Callable[..., Any]:
         "refusal": refusal,
         "spec_of": spec_of,
     }
-    # The name of this file, so that an error looks for the user's line above it.
-    exec(compile(_unrolled_source(op), __file__, "exec"), scope)  # noqa: S102
+    # A name below this package, so that an error looks further up for the user's line.
+    exec(compile(_unrolled_source(op), f"{__file__}/{op.name}", "exec"), scope)  # noqa: S102
     return scope[op.name]  # type: ignore[return-value]
 
 
@@ -215,14 +218,15 @@ def _attributes(op: Op) -> Callable[[dict[str, Any]], Mapping[str, Any]]:
     known: dict[Any, Mapping[str, Any]] = {}
 
     def attributes(given: dict[str, Any]) -> Mapping[str, Any]:
-        key = tuple(given.items())
+        key = (*given.items(), *map(type, given.values()))
         try:
             return known[key]
         except (KeyError, TypeError):  # not seen yet, or given as a list
             attrs = op.complete(given)
         if len(known) >= MOST_KNOWN:
             known.clear()
-        known[tuple((name, plain(value)) for name, value in key)] = attrs
+        if not any(value == 0.0 and isinstance(value, float) for value in given.values()):  # 0.0 and -0.0 are one key
+            known[(*((name, plain(value)) for name, value in given.items()), *map(type, given.values()))] = attrs
         return attrs
 
     return attributes
@@ -234,6 +238,8 @@ def _recording(op: Op) -> Callable[..., Any]:
 
 def _gradients(loss: Tensor, wrt: Sequence[Tensor]) -> list[Any]:
     """`Tape.gradients` with `record=True`: gradients that are themselves recorded."""
+    if not isinstance(loss, Tensor):
+        raise EngineError(f"gradients: needs values of a tape, found {describe(loss)} at {user_location()}")
     return loss.tape.gradients(loss, wrt, record=True)
 
 

@@ -11,7 +11,7 @@ from report import units
 from report.charts.canvas import Picture, draw
 from report.charts.palette import INK
 from report.charts.scene import Scene, engines_of, name_of
-from report.repayment import Repayment, steps_text
+from report.repayment import Repayment, steps_text, whole_steps
 from report.statistics import estimate
 from report.stored import Record
 
@@ -80,5 +80,5 @@ def _crossing(axes: Axes, repayment: Repayment) -> None:
     axes.plot([steps, steps], [0, height], color=INK, linewidth=0.8, linestyle=(0, (2, 2)))
     axes.plot([steps], [height], marker="o", markersize=4, color=INK)
     axes.annotate(
-        units.count(math.ceil(steps)), (steps, height), xytext=(-6, 6), textcoords="offset points", ha="right"
+        units.count(whole_steps(steps)), (steps, height), xytext=(-6, 6), textcoords="offset points", ha="right"
     )

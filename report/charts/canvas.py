@@ -25,13 +25,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from report.charts.palette import INK, Palette
-from report.units import Units, tick
+from report.units import Units, count, tick
 
 WIDTH, HEIGHT = 4.7, 3.0  # inches; half the page, so that letters stay readable on a phone
 FAINT = 0.35  # opacity of raw samples
 GRID = 0.13  # opacity of grid lines
 FEWEST_TICKS = 3
-LEAST_ROOM = 0.07  # of an axis, between two ticks
+ROOM_UPWARDS, ROOM_ALONG, ROOM_OF_VALUES = 0.07, 0.1, 0.2  # of an axis, between two ticks
 LOOK: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.family": "DejaVu Sans",  # comes with matplotlib, so sizes are the same on every machine
@@ -103,16 +103,18 @@ def draw(
     return _inline(file.getvalue(), name, description, palette)
 
 
-def ticks(axis: Axis, low: float, high: float, scale: Units, *, always: float | None = None) -> None:
+def ticks(
+    axis: Axis, low: float, high: float, scale: Units, *, always: float | None = None, room: float = ROOM_UPWARDS
+) -> None:
     """Put readable ticks in a unit of `scale` on a logarithmic axis from `low` to `high`, however short or long it is.
 
-    There is a tick at `always`, whatever else there is.
+    There is a tick at `always`, whatever else there is; `room` is the least distance of two ticks, in axes.
     """
     places = tick_places(low, high)
+    least = room * float(np.log(high / low))
     if always is not None:
-        room = LEAST_ROOM * np.log(high / low)
-        places = [place for place in places if abs(np.log(place / always)) > room] + [always]
-    at_values(axis, places, lambda value: tick(value, scale))
+        places = [place for place in places if abs(np.log(place / always)) >= least] + [always]
+    at_values(axis, _thinned(places, least), lambda value: tick(value, scale))
 
 
 def tick_places(low: float, high: float) -> list[float]:
@@ -131,6 +133,20 @@ def at_values(axis: Axis, values: Sequence[float], text: Callable[[float], str])
     axis.set_major_locator(FixedLocator(sorted(set(values))))
     axis.set_major_formatter(FuncFormatter(lambda value, _: text(value)))
     axis.set_minor_locator(NullLocator())
+
+
+def at_knobs(axis: Axis, values: Sequence[float], low: float, high: float) -> None:
+    """Put a tick at each value of a swept knob on a logarithmic axis, and the number where there is room for it."""
+    named = _thinned(values, ROOM_ALONG * float(np.log(high / low)))
+    at_values(axis, values, lambda value: count(value) if any(np.isclose(value, named)) else "")
+
+
+def _thinned(places: Sequence[float], least: float) -> list[float]:
+    kept: list[float] = []
+    for place in sorted(set(places)):
+        if not kept or np.log(place / kept[-1]) >= least:
+            kept.append(place)
+    return kept
 
 
 def _inline(text: str, name: str, description: str, palette: Palette) -> str:

@@ -1,4 +1,4 @@
-"""Draw seconds to build the record or the graph against the number of ops, one panel for each shape of chain."""
+"""Draw seconds to build the record or the graph against the number of ops, swept, and by shape of chain at one size."""
 
 from __future__ import annotations
 
@@ -7,33 +7,57 @@ from matplotlib.axes import Axes
 from report import units
 from report.charts.canvas import Picture, draw
 from report.charts.lines import sweep
-from report.charts.scene import Point, Scene, measured_of, name_of
+from report.charts.rows import row_height, strip
+from report.charts.scene import Point, Scene, described, measured_of, name_of
 from report.labels import extent
 from report.stored import Cell, Record
 
 
 def pictures(scene: Scene) -> list[Picture]:
-    """One picture for each shape of chain; all show the same span of times, so that shapes compare."""
+    """One picture for each shape of chain that was swept, and one for each size at which other shapes were built."""
     places = scene.places("construction").items()
-    times = [second for row in scene.results.measured("construction") for second in row.seconds_per_call]
-    return [_picture(scene, place, rows, (min(times), max(times))) for place, rows in places if measured_of(rows)]
+    measured = {place: measured_of(rows) for place, rows in places}
+    times = [second for rows in measured.values() for row in rows for second in row.seconds_per_call]
+    swept = [place for place, rows in measured.items() if len({row.cell for row in rows}) > 1]
+    lone = {row.cell.size for place, rows in measured.items() if place not in swept for row in rows}
+    found = [_sweep(scene, place, rows, (min(times), max(times))) for place, rows in places if place in swept]
+    return found + [_shapes(scene, size) for size in sorted(lone)]
 
 
-def _picture(scene: Scene, place: Cell, rows: list[Record], span: tuple[float, float]) -> Picture:
+def _sweep(scene: Scene, place: Cell, rows: list[Record], span: tuple[float, float]) -> Picture:
     measured = measured_of(rows)
     points = [Point.of_time(row, row.ops) for row in measured]
 
     def paint(axes: Axes) -> None:
         sweep(axes, scene.palette, points, "ops in the chain", units.TIME, span=span)
 
-    texts = [
-        f"{row.engine}, {extent(row.cell)}: {units.seconds(it.value)}" for row, it in zip(measured, points, strict=True)
-    ]
+    labels = [f"{row.engine}, {extent(row.cell)}" for row in measured]
     name = name_of("construction", place)
     return Picture(
         name=name,
         title=f"{scene.labels.place(place)}: time to build",
-        svg=draw(name, "Median time to build. " + "; ".join(texts), scene.palette, paint),
+        svg=draw(name, described("Median time to build", labels, points), scene.palette, paint),
         missing=scene.gaps(rows),
+        keys=scene.keys(measured),
+    )
+
+
+def _shapes(scene: Scene, size: tuple[tuple[str, int], ...]) -> Picture:
+    rows = [row for row in scene.results.of("construction") if row.cell.size == size]
+    measured = measured_of(rows)
+    points = [Point.of_time(row, row.ops) for row in measured]
+    labels = [f"{row.engine}, {scene.labels.place(row.cell)}" for row in measured]
+
+    def paint(axes: Axes) -> None:
+        strip(axes, scene.palette, points, labels, units.TIME)
+
+    name = name_of("shapes", measured[0].cell)
+    return Picture(
+        name=name,
+        title=f"{extent(measured[0].cell)}: time to build by shape",
+        svg=draw(
+            name, described("Median time to build", labels, points), scene.palette, paint, row_height(len(points))
+        ),
+        missing=tuple(f"{scene.labels.place(rows[0].cell)}: {gap}" for gap in scene.gaps(rows)),
         keys=scene.keys(measured),
     )

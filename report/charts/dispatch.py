@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from report import units
 from report.charts.canvas import Picture, draw
 from report.charts.rows import row_height, strip
-from report.charts.scene import Point, Scene, measured_of, name_of
+from report.charts.scene import Point, Scene, described, measured_of, name_of
 from report.labels import extent
 from report.stored import Cell, Record
 
@@ -29,11 +29,12 @@ def _picture(scene: Scene, place: Cell, rows: list[Record]) -> Picture:
         axes.set_xlabel("time per op, forward and backward together")
 
     name = name_of("dispatch", place)
-    texts = [f"{label}: {units.seconds(point.value)}" for label, point in zip(labels, points, strict=True)]
     return Picture(
         name=name,
         title=f"{scene.labels.place(place) if several else scene.labels.cell(measured[0].cell)}: time per op",
-        svg=draw(name, "Median time per op. " + "; ".join(texts), scene.palette, paint, row_height(len(measured))),
+        svg=draw(
+            name, described("Median time per op", labels, points), scene.palette, paint, row_height(len(measured))
+        ),
         notes=("Time per op is derived: time per call over the number of ops.",),
         missing=scene.gaps(rows),
     )

@@ -13,13 +13,14 @@ from matplotlib.axes import Axes
 from matplotlib.transforms import Transform, offset_copy
 
 from report import units
-from report.charts.canvas import FAINT, at_values, ticks
+from report.charts.canvas import FAINT, at_knobs, ticks
 from report.charts.palette import INK, Palette
 from report.charts.scene import Point, reach
 
 DODGE = 5.5  # points; engines at one value stand side by side
 BESIDE = 3.0  # points; the samples stand this much left of their estimate
 MARGIN = 0.09  # of the span, left and right of the first and last value
+LEAST_MARGIN = 1.2  # where all values lie close together
 LEAST_ROOM = 1.01  # above and below, where all values lie close together
 
 
@@ -44,11 +45,11 @@ def sweep(
     room = max((high / low) ** 0.06, LEAST_ROOM)
     axes.set_xscale("log")
     axes.set_yscale("log")
-    margin = (max(at) / min(at)) ** MARGIN
+    margin = max((max(at) / min(at)) ** MARGIN, LEAST_MARGIN)
     axes.set_xlim(min(at) / margin, max(at) * margin)
     axes.set_ylim(low / room, high * room)
     axes.set_xlabel(knob)
-    at_values(axes.xaxis, at, units.count)
+    at_knobs(axes.xaxis, at, *axes.get_xlim())
     ticks(axes.yaxis, *axes.get_ylim(), scale, always=1 if scale is units.TIMES else None)
     engines = list(dict.fromkeys(point.engine for point in points))
     for index, engine in enumerate(engines):

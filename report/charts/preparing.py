@@ -43,7 +43,7 @@ def picture(scene: Scene, cell: Cell, rows: list[Record]) -> Picture | None:
         name=name,
         title=f"{scene.labels.cell(cell)}: getting ready",
         svg=draw(name, f"Time to get ready. {described}", scene.palette, paint, row_height(len(measured))),
-        notes=_shares(measured, stacks),
+        notes=("Phases are those stored with the row; the figure beside them is the median of all samples.",),
         missing=scene.gaps(rows),
         keys=_keys(scene, stacks),
     )
@@ -54,16 +54,6 @@ def stack(row: Record) -> Mapping[str, float]:
     total = estimate(row.seconds_per_call).value
     rest = total - sum(row.phase_seconds.values())
     return {**row.phase_seconds, OUTSIDE: rest} if rest > 0 else row.phase_seconds
-
-
-def _shares(measured: list[Record], stacks: list[Mapping[str, float]]) -> tuple[str, ...]:
-    """The three longest phases of every engine that has several, in words."""
-    notes = []
-    for row, phases in zip(measured, stacks, strict=True):
-        longest = sorted(phases.items(), key=lambda phase: -phase[1])[:3]
-        if len(phases) > 1:
-            notes.append(f"{row.engine}: " + ", ".join(f"{name} {units.seconds(time)}" for name, time in longest))
-    return ("Longest phases. " + "; ".join(notes) + ".",) if notes else ()
 
 
 def _keys(scene: Scene, stacks: list[Mapping[str, float]]) -> tuple[Key, ...]:

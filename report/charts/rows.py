@@ -13,11 +13,12 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
 from report import units
-from report.charts.canvas import FAINT, ticks
+from report.charts.canvas import FAINT, ROOM_OF_VALUES, ticks
 from report.charts.palette import INK, Palette
 from report.charts.scene import Point, reach
 
 WIDE = 5.0  # from this ratio of largest to smallest on, an axis is logarithmic
+LEAST_ROOM = 1.01  # left and right, where all values lie close together
 FRAME, ROW = 0.75, 0.3  # inches for the axis below, and for each row
 
 
@@ -75,7 +76,8 @@ def _widen(axes: Axes, low: float, high: float, scale: units.Units) -> None:
     if scale is not units.TIMES and high / low < WIDE:
         from_zero(axes, high, scale)
         return
-    room = (high / low) ** 0.08
+    room = max((high / low) ** 0.08, LEAST_ROOM)
     axes.set_xscale("log")
     axes.set_xlim(low / room, high * room)
-    ticks(axes.xaxis, *axes.get_xlim(), scale, always=1 if scale is units.TIMES else None)
+    always = 1 if scale is units.TIMES else None
+    ticks(axes.xaxis, *axes.get_xlim(), scale, always=always, room=ROOM_OF_VALUES)

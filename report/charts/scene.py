@@ -12,6 +12,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from report import units
 from report.charts.canvas import Key
 from report.charts.palette import Palette
 from report.labels import Labels, extent
@@ -85,6 +86,12 @@ def reach(points: Sequence[Point]) -> tuple[float, float]:
     """The least and the most that a picture of some points has to show."""
     values = [value for it in points for value in (it.value, it.low, it.high, *it.samples) if value is not None]
     return min(values), max(values)
+
+
+def described(subject: str, labels: Sequence[str], points: Sequence[Point]) -> str:
+    """What a picture of times says to those who do not see it."""
+    texts = [f"{label}: {units.seconds(point.value)}" for label, point in zip(labels, points, strict=True)]
+    return f"{subject}. {'; '.join(texts)}"
 
 
 def measured_of(rows: Sequence[Record]) -> list[Record]:

@@ -8,7 +8,7 @@ from report import units
 from report.charts.canvas import HEIGHT, Picture, draw
 from report.charts.lines import sweep
 from report.charts.rows import row_height, strip
-from report.charts.scene import Point, Scene, measured_of, name_of
+from report.charts.scene import Point, Scene, described, measured_of, name_of
 from report.labels import extent
 from report.stored import Cell, Record
 
@@ -27,14 +27,12 @@ def picture(scene: Scene, place: Cell, rows: list[Record]) -> Picture | None:
         else:
             strip(axes, scene.palette, points, [row.engine for row in measured], units.TIME)
 
-    texts = [
-        f"{row.engine}, {extent(row.cell)}: {units.seconds(it.value)}" for row, it in zip(measured, points, strict=True)
-    ]
+    labels = [f"{row.engine}, {extent(row.cell)}" for row in measured]
     name, height = name_of(place.question, place), HEIGHT if swept else row_height(len(measured))
     return Picture(
         name=name,
         title=f"{scene.labels.place(place) if swept else scene.labels.cell(measured[0].cell)}: time per call",
-        svg=draw(name, "Median time per call. " + "; ".join(texts), scene.palette, paint, height),
+        svg=draw(name, described("Median time per call", labels, points), scene.palette, paint, height),
         missing=scene.gaps(rows),
         keys=scene.keys(measured),
     )

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from report.page import render
 from report.records import read_run
 from report.results import Results, merge
 
@@ -102,7 +104,7 @@ def _single_rows() -> list[Json]:
         extra = make_extra("preparing", workload, "graph", 64, phases=phases, counters={"nodes": 312, "entries": 4})
         rows.append(make_row(extra, [0.5, 0.51, 0.49]))
         for engine, peak in (("tape", 900 * 2**20), ("graph", 700 * 2**20)):
-            memory = {"peak_bytes": peak, "live_bytes_before": 300 * 2**20, "method": "memray, fresh process"}
+            memory = {"peak_bytes": peak, "live_bytes_before": 30 * 2**20, "method": "memray, fresh process"}
             rows.append(make_row(make_extra("memory", workload, engine, 64, memory=memory), [0.05] * 3))
     losses = [float(2.3 * np.exp(-step / 60) + 0.1) for step in range(240)]
     for engine in ("tape", "graph"):
@@ -139,10 +141,17 @@ def make_run() -> Json:
     }  # fmt: skip
 
 
+@pytest.fixture(scope="session")
+def run_text() -> str:
+    """The plausible run as it is stored."""
+    return json.dumps(make_run())
+
+
 @pytest.fixture
-def run() -> Json:
-    """A fresh made-up run; a test may change it."""
-    return make_run()
+def run(run_text: str) -> Json:
+    """A fresh plausible run; a test may change it."""
+    fresh: Json = json.loads(run_text)
+    return fresh
 
 
 @pytest.fixture
@@ -172,3 +181,25 @@ def results_of(store: Callable[..., Path]) -> Callable[..., Results]:
         return merge([read_run(store(content, f"{place:04}_run.json")) for place, content in enumerate(contents, 1)])
 
     return read
+
+
+@pytest.fixture
+def make() -> SimpleNamespace:
+    """The makers of rows, for tests that need rows of their own."""
+    return SimpleNamespace(
+        extra=make_extra, row=make_row, ratio=make_ratio, cell=timed_cell, gap=make_gap, run=make_run
+    )
+
+
+@pytest.fixture(scope="session")
+def whole_results(tmp_path_factory: pytest.TempPathFactory, run_text: str) -> Results:
+    """The plausible run, stored and read back; never changed, so read once."""
+    path = tmp_path_factory.mktemp("page") / "0001_run.json"
+    path.write_text(run_text, encoding="utf-8")
+    return merge([read_run(path)])
+
+
+@pytest.fixture(scope="session")
+def whole_page(whole_results: Results) -> str:
+    """The page of the plausible run: slow to make, so made once."""
+    return render(whole_results)

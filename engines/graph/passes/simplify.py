@@ -10,8 +10,9 @@
     permute(permute(x))                              -> permute(x)
     concat([x])                                      -> x
 
-Same outputs, bit for bit: only identities that hold for every float, signed zeros and NaN included, stand here. None is
-applied where it would put a donated input, or a view of one, in the place of a fresh value: an update would change it.
+Same elements, bit for bit: only identities that hold for every float, signed zeros and NaN included, stand here. What
+may differ is where they lie: x may be a view where a copy was, and torch sums in the order of memory. None is applied
+where it would put a donated input, or a view of one, in the place of a fresh value: an update would change it.
 """
 
 from __future__ import annotations

@@ -1,0 +1,164 @@
+"""Estimates, judgements and the break-even, against what can be said without a computer."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from report.repayment import steps_text
+from report.statistics import BreakEven, break_even, estimate, judge, share_interval, windows
+from report.units import TIME, count, interval, percent, plural, ratio, seconds, size, spread, tick
+
+
+def test_the_estimate_is_the_median_inside_its_interval() -> None:
+    samples = tuple(float(it) for it in np.random.default_rng(1).lognormal(0, 0.1, 40))
+    found = estimate(samples)
+    assert found.value == np.median(samples)
+    assert found.low is not None
+    assert found.high is not None
+    assert min(samples) < found.low < found.value < found.high < max(samples)
+    assert found.samples == 40
+
+
+def test_the_estimate_is_the_same_every_time() -> None:
+    samples = (1.0, 2.0, 4.0, 8.0)
+    again = estimate.__wrapped__(samples)
+    assert estimate(samples) == again
+
+
+def test_the_interval_holds_the_true_median_about_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(2)
+    hits = 0
+    for _ in range(150):
+        found = estimate(tuple(float(it) for it in rng.normal(10, 1, 25)))
+        assert found.low is not None
+        assert found.high is not None
+        hits += found.low <= 10 <= found.high
+    assert 0.88 <= hits / 150 <= 1.0
+
+
+def test_one_sample_has_no_interval() -> None:
+    found = estimate((3.0,))
+    assert (found.value, found.low, found.high, found.samples) == (3.0, None, None, 1)
+    assert found.per(3).value == 1.0
+
+
+def test_an_estimate_is_shared_out() -> None:
+    whole = estimate((2.0, 4.0, 6.0))
+    part = whole.per(2)
+    assert (part.value, part.samples) == (2.0, 3)
+    assert part.low == pytest.approx((whole.low or math.nan) / 2)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "word"),
+    [
+        (0.8, 0.9, "faster"),
+        (1.1, 1.2, "slower"),
+        (0.9, 1.1, "no difference"),
+        (1.0, 1.2, "no difference"),
+        (0.8, 1.0, "no difference"),
+    ],
+)
+def test_an_interval_that_holds_one_shows_no_difference(low: float, high: float, word: str) -> None:
+    assert judge(low, high) == word
+
+
+def test_break_even_is_extra_cost_over_seconds_saved() -> None:
+    found = break_even((5.0,), (0.1,), (1.0,), (0.3,))
+    assert found.steps == pytest.approx(20)
+    assert (found.low, found.high) == (None, None)
+
+
+def test_break_even_has_an_interval_that_holds_it() -> None:
+    rng = np.random.default_rng(3)
+    prepare, step, other_prepare, other_step = (
+        tuple(float(centre * it) for it in rng.lognormal(0, 0.05, 15)) for centre in (5.0, 0.1, 1.0, 0.3)
+    )
+    found = break_even(prepare, step, other_prepare, other_step)
+    assert found.low is not None
+    assert found.high is not None
+    assert 15 < found.low < found.steps < found.high < 25
+
+
+@pytest.mark.parametrize("step", [0.3, 0.4])
+def test_a_step_that_is_no_faster_never_pays(step: float) -> None:
+    assert math.isinf(break_even((5.0,), (step,), (1.0,), (0.3,)).steps)
+    assert math.isinf(break_even((0.5,), (step,), (1.0,), (0.3,)).steps)  # even where preparing is cheaper
+
+
+def test_a_faster_step_that_costs_nothing_more_pays_at_once() -> None:
+    found = break_even((1.0,), (0.1,), (1.0,), (0.3,))
+    assert steps_text(found) == "from the first step"
+
+
+def test_an_unsure_saving_may_never_pay() -> None:
+    rng = np.random.default_rng(4)
+    ours, theirs = (tuple(float(it) for it in rng.lognormal(mean, 0.4, 15)) for mean in (-0.05, 0.0))
+    found = break_even((5.0,), ours, (1.0,), theirs)
+    assert found.high == math.inf
+
+
+@pytest.mark.parametrize(
+    ("result", "text"),
+    [
+        (BreakEven(math.inf, math.inf, math.inf), "never"),
+        (BreakEven(math.inf, None, None), "never"),
+        (BreakEven(math.inf, 900.2, math.inf), "never [901,_never]"),
+        (BreakEven(19.01, 17.5, 22.0), "after 20_steps [18,_22]"),
+        (BreakEven(20.0 + 1e-9, None, None), "after 20_steps"),
+        (BreakEven(0.5, None, None), "after 1_step"),
+    ],
+)
+def test_break_even_in_words(result: BreakEven, text: str) -> None:
+    assert steps_text(result).replace("\N{NO-BREAK SPACE}", "_") == text
+
+
+def test_a_share_has_a_wilson_interval() -> None:
+    low, high = share_interval(470, 500)
+    assert (low, high) == (pytest.approx(0.9156, abs=1e-3), pytest.approx(0.9576, abs=1e-3))
+    assert share_interval(500, 500)[1] == pytest.approx(1.0)
+
+
+def test_windows_are_means_of_equal_stretches() -> None:
+    assert windows([1.0, 3.0, 5.0, 7.0], 2) == ([1.5, 3.5], [2.0, 6.0])
+    assert windows([1.0, 3.0], 200) == ([1.0, 2.0], [1.0, 3.0])
+
+
+def plain(text: str) -> str:
+    """Text in ASCII, with the spaces that hold units and thousands together made visible."""
+    text = text.replace("\N{MULTIPLICATION SIGN}", "x").replace("\N{MINUS SIGN}", "-")
+    return text.replace("\N{NO-BREAK SPACE}", "_").replace("\N{NARROW NO-BREAK SPACE}", "~")
+
+
+UNITS = SimpleNamespace(
+    cases=[
+        (seconds(0.0036171), "3.62_ms"),
+        (seconds(0.6e-6), "600_ns"),
+        (seconds(12.0), "12.0_s"),
+        (seconds(1234.5), "1~234_s"),
+        (size(900 * 2**20), "900_MiB"),
+        (size(1536), "1.50_KiB"),
+        (size(0), "0_B"),
+        (ratio(0.8, 0.78, 0.83), "0.800_x [0.780,_0.830]"),
+        (ratio(1.02, 1.001, 1.04), "1.020_x [1.001,_1.040]"),
+        (ratio(25.0), "25.0_x"),
+        (spread(0.0036171, 0.0035, 0.0038, TIME), "3.62_ms [3.50,_3.80]"),
+        (interval(0.0035, 0.0038, 1e-3, 1), "[3.5,_3.8]"),
+        (percent(0.031), "3.1_%"),
+        (percent(-0.018), "-1.8_%"),
+        (count(10_000), "10~000"),
+        (count(math.inf), "never"),
+        (plural(1, "sample"), "1_sample"),
+        (plural(2, "sample"), "2_samples"),
+        (tick(0.03, TIME), "30_ms"),
+    ]
+)
+
+
+@pytest.mark.parametrize(("found", "expected"), UNITS.cases)
+def test_numbers_carry_three_digits_and_their_unit(found: str, expected: str) -> None:
+    assert plain(found) == expected

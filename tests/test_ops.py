@@ -1,0 +1,290 @@
+"""Every op of the table, on both engines, against torch's autograd, finite differences, and each other.
+
+All of it is driven by the cases of op_cases.py; an op without a case fails.
+"""
+
+from __future__ import annotations
+
+import itertools
+import weakref
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from engines.graph import PIPELINE, Executable, trace, verify
+from engines.op import Namespace, Op, operand_names
+from engines.ops import COMPOSITES, KERNELS, TABLE
+from engines.tape import Tape, Tensor
+from engines.value import Spec
+from tests.op_cases import CASES
+from tests.op_harness import (
+    Values,
+    by_tape,
+    by_torch,
+    call,
+    check_close,
+    check_same_bits,
+    first_by_tape,
+    given,
+    is_float,
+    operands,
+    place,
+    traced,
+    weighted,
+)
+from tests.op_inputs import Case
+
+ALL = [pytest.param(name, case, id=f"{name}-{case.id}") for name, cases in CASES.items() for case in cases]
+SMOOTH = [param for param in ALL if param.values[1].finite_differences]
+PRIMITIVE = [param for param in ALL if param.values[0] in TABLE]
+every_case = pytest.mark.parametrize(("name", "case"), ALL)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Tensors this small only lose by being shared out, most of all on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_every_op_has_a_case_and_every_case_an_op() -> None:
+    assert list(CASES) == [*TABLE, *(composite.__name__ for composite in COMPOSITES)]
+    for name, cases in CASES.items():
+        assert cases, name
+        assert len({case.id for case in cases}) == len(cases), name
+
+
+def test_whatever_is_left_out_says_why() -> None:
+    assert all(case.why for cases in CASES.values() for case in cases if not (case.finite_differences and case.twice))
+
+
+@every_case
+def test_forward_and_gradients_agree_with_torch(name: str, case: Case) -> None:
+    values = given(case)
+    expected = by_torch(case, values)
+    found = by_tape(name, case, values)
+    check_close(found, expected, "out", rtol=1e-12, atol=1e-13)
+    check_close(found, expected, "first", rtol=1e-10, atol=1e-12)
+    if case.twice:
+        check_close(found, expected, "second", rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize(
+    ("name", "case", "index"),
+    [
+        pytest.param(name, case, i, id=f"{name}-{case.id}-{i}")
+        for name in ("split", "batch_norm_train", "layer_norm_full")
+        for case in CASES[name]
+        for i in range(len(case.attrs.get("sizes", (0, 0, 0))))
+    ],
+)
+def test_gradients_through_one_output_alone(name: str, case: Case, index: int) -> None:
+    values = {key: v for key, v in given(case).items() if not key.startswith("seed") or key == f"seed{index}"}
+    expected = by_torch(case, values)
+    found = by_tape(name, case, values)
+    check_close(found, expected, "first", rtol=1e-10, atol=1e-12)
+    check_close(found, expected, "second", rtol=1e-9, atol=1e-11)
+    check_same_bits(Executable.build(traced(name, case, values)).run_named(values), found)
+
+
+@pytest.mark.parametrize(("name", "case"), SMOOTH)
+def test_gradients_agree_with_finite_differences(name: str, case: Case) -> None:
+    values, step, rng = given(case), 1e-5, np.random.default_rng(0)
+
+    def loss(changed: Values) -> float:
+        with Tape() as tape:
+            outs = [out.data for out in call(tape.ops, name, case, place(tape, changed))]
+        return float(weighted(torch.sum, outs, [changed.get(f"seed{i}") for i in range(len(outs))]))
+
+    for key, gradient in first_by_tape(name, case, values).items():
+        x = values[key.removeprefix("first.")]
+        directions = [torch.tensor(rng.standard_normal(x.shape))]
+        for element in rng.permutation(x.numel())[:3]:
+            directions += [(torch.arange(x.numel()) == element).to(x.dtype).reshape(x.shape)]
+        for direction in directions:
+            ends = [loss(values | {key.removeprefix("first."): x + sign * step * direction}) for sign in (1, -1)]
+            expected = (ends[0] - ends[1]) / (2 * step)
+            assert float((gradient * direction).sum()) == pytest.approx(expected, rel=1e-6, abs=1e-7), key
+
+
+@every_case
+def test_both_engines_agree_to_the_bit(name: str, case: Case) -> None:
+    expected = by_tape(name, case, given(case))
+    check_same_bits(
+        first_by_tape(name, case, given(case)), {k: v for k, v in expected.items() if k.startswith("first")}
+    )
+    graph = traced(name, case, given(case))
+    check_same_bits(Executable.build(graph).run_named(given(case)), expected)
+    for step in PIPELINE:
+        graph = step(graph)
+    check_same_bits(Executable.build(graph).run_named(given(case)), expected)
+
+
+@every_case
+def test_inferred_specs_are_those_of_the_kernels(name: str, case: Case) -> None:
+    graph = traced(name, case, given(case))
+    if name != "sgd_update":  # which nobody may call without donating its inputs
+        verify(graph)
+    inferred = {f"{i}.{k}": var for i, node in enumerate(graph.nodes) for k, var in enumerate(node.outputs)}
+    found = Executable.build(graph.with_nodes(graph.nodes, inferred)).run_named(given(case))
+    for key, var in inferred.items():
+        assert Spec.of(found[key]) == var.spec, graph.nodes[int(key.split(".")[0])].op
+
+
+@every_case
+def test_float32_is_close_to_float64(name: str, case: Case) -> None:
+    exact, values = by_torch(case, given(case)), given(case, torch.float32)
+    with Tape() as tape:
+        rough = {f"out{i}": out.data for i, out in enumerate(call(tape.ops, name, case, place(tape, values)))}
+    rough |= first_by_tape(name, case, given(case, torch.float32))
+    for key, value in rough.items():
+        torch.testing.assert_close(value.to(exact[key].dtype), exact[key], rtol=2e-4, atol=2e-5, equal_nan=True)
+        if key.startswith("first"):
+            assert value.dtype is torch.float32
+
+
+def test_powers_have_second_derivatives_at_zero() -> None:
+    """By hand, of a**b: d2/da2 is b (b - 1) a**(b - 2), and d2/dadb is (1 + b log a) a**(b - 1)."""
+    with Tape() as tape:
+        a, b = (tape.parameter(torch.tensor(v, dtype=torch.float64)) for v in ([0.0, 2.0, 0.5], [2.0, 0.0, 0.0]))
+        (first,) = tape.gradients(tape.ops.sum(a**b), [a], record=True)
+        by_a, by_b = tape.gradients(tape.ops.sum(first), [a, b])
+        assert (by_a.data.tolist(), by_b.data.tolist()) == ([2.0, 0.0, 0.0], [0.0, 0.5, 2.0])
+
+
+def test_no_gradient_flows_through_integers() -> None:
+    def model(ops: Namespace, values: Values) -> Values:
+        x = values["x"]
+        y = ops.sum(ops.cast(ops.cast(x * 2.0, dtype="int64"), dtype="float64") * x)
+        return {"gradient": ops.gradients(y, [x])[0]}
+
+    x = torch.tensor([0.7, 1.6], dtype=torch.float64)
+    found = Executable.build(trace(model, {"x": Spec.of(x)})).run_named({"x": x})
+    with Tape() as tape:
+        assert model(tape.ops, {"x": tape.parameter(x)})["gradient"].data.tolist() == [1.0, 3.0]
+    assert found["gradient"].tolist() == [1.0, 3.0]
+
+
+# What rules read. A rule's parameter names say what is kept alive for it; here each name has to be true.
+
+RULES = [
+    pytest.param(op, index, id=f"{op.name}-{index}")
+    for op in TABLE.values()
+    for index, rule in enumerate(op.vjps)
+    if rule is not None
+]
+
+
+def kind_of(parameter: str) -> str:
+    plain = parameter.removeprefix("*")
+    if plain.startswith("_"):
+        return "nothing"
+    return "shape" if plain.endswith(("_shape", "_shapes")) else "spec" if plain.endswith("_spec") else "value"
+
+
+class Untouchable:
+    """Stands for a shape or spec: whatever is done with it raises."""
+
+    def __getattribute__(self, name: str) -> Any:
+        raise AssertionError(f"{name} was used")
+
+    def refuse(self, *_: Any) -> Any:
+        raise AssertionError("it was used")
+
+    __eq__ = __iter__ = __len__ = __getitem__ = refuse  # type: ignore[assignment]
+    __hash__ = None  # type: ignore[assignment]
+
+
+def tried(op: Op, index: int, salt: int = 0) -> Iterator[tuple[Case, list[Any], list[Any]]]:
+    """Each case in which a rule runs: what it may read, in order, and the gradients that outputs may get."""
+    for case in CASES[op.name]:
+        values = given(case, salt=salt)
+        inputs = operands(case, values)
+        if not (is_float(inputs[0 if op.variadic else index]) and "seed0" in values):
+            continue
+        attrs = op.complete(case.attrs)
+        out = op.kernel(inputs, **attrs) if op.variadic else op.kernel(*inputs, **attrs)
+        outs = [out] if op.outputs == 1 else list(out)
+        seeds = [values.get(f"seed{i}") for i in range(len(outs))]
+        alone = [tuple(seed if i == k else None for i, seed in enumerate(seeds)) for k in range(len(seeds))]
+        usable = (
+            seeds if op.outputs == 1 else [g for g in (tuple(seeds), *alone) if any(part is not None for part in g)]
+        )
+        yield case, [*(outs if op.outputs is not None else []), *inputs], usable
+
+
+def by_rule(op: Op, index: int, case: Case, g: Any, args: Sequence[Any]) -> Any:
+    rule = op.rule(index)
+    assert rule is not None
+    return rule(KERNELS, g, *args, **op.complete(case.attrs), **({"index": index} if op.variadic else {}))
+
+
+def kinds_of(op: Op, index: int, values: Sequence[Any]) -> list[str]:
+    """For each output and input, what the rule reads of it."""
+    kinds = [kind_of(name) for name in operand_names(op.rule(index), op.attrs)]
+    return kinds + kinds[-1:] * (len(values) - len(kinds))
+
+
+@pytest.mark.parametrize(("op", "index"), RULES)
+def test_a_rule_is_given_what_its_names_say(op: Op, index: int) -> None:
+    for _, values, _ in tried(op, index):
+        picked = op.pickers[index](*values)
+        for kind, got, value in zip(kinds_of(op, index, values), picked, values, strict=True):
+            wanted = {"nothing": None, "value": value}
+            if kind in {"shape", "spec"}:
+                assert got == (value.shape if kind == "shape" else Spec.of(value))
+            else:
+                assert got is wanted[kind]
+
+
+@pytest.mark.parametrize(("op", "index"), RULES)
+def test_a_rule_needs_whatever_it_reads(op: Op, index: int) -> None:
+    """In some case another value gives another gradient, and a shape or spec is looked at."""
+    names = operand_names(op.rule(index), op.attrs)
+    needless = {position for position, name in enumerate(names) if kind_of(name) != "nothing"}
+    for (case, values, gradients), (_, others, _) in zip(tried(op, index), tried(op, index, salt=1), strict=True):
+        kinds, args, changed = kinds_of(op, index, values), op.pickers[index](*values), op.pickers[index](*others)
+        for g, position in itertools.product(gradients, sorted(needless)):
+            other = [new if kind == "value" else Untouchable() for kind, new in zip(kinds, changed, strict=True)]
+            end = None if op.variadic else position + 1
+            try:
+                same = torch.equal(
+                    by_rule(
+                        op,
+                        index,
+                        case,
+                        g,
+                        [*args[:position], *other[position:end], *args[len(args) if end is None else end :]],
+                    ),
+                    by_rule(op, index, case, g, args),
+                )
+            except (AssertionError, TypeError):
+                same = False
+            if not same:
+                needless.discard(position)
+    assert not needless, f"rule {index} of {op.name} keeps {[names[i] for i in needless]} for no reason"
+
+
+@pytest.mark.parametrize(("name", "case"), PRIMITIVE)
+def test_the_tape_keeps_alive_only_what_rules_read(name: str, case: Case) -> None:
+    op, values = TABLE[name], given(case)
+    with Tape() as tape:
+        placed = place(tape, values)
+        outs = call(tape.ops, name, case, placed)
+        inputs = operands(case, placed)
+        tensors = [*(outs if op.outputs is not None else ()), *inputs]
+        read = set()
+        for index in (i for i, value in enumerate(inputs) if is_float(value) and op.rule(i) is not None):
+            read |= {
+                id(t.data)
+                for t, k in zip(tensors, kinds_of(op, index, tensors), strict=True)
+                if k == "value" and isinstance(t, Tensor)
+            }
+        references = {id(t.data): weakref.ref(t.data) for t in tensors if isinstance(t, Tensor)}
+        del values, placed, outs, inputs, tensors
+        assert {key for key, alive in references.items() if alive() is not None} == read
