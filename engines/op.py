@@ -20,7 +20,7 @@ import difflib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -34,11 +34,21 @@ Picker = Callable[..., tuple[Any, ...]]
 REQUIRED = "<required>"
 """Stands in `Op.attrs` for an attribute without a default."""
 
-KERNEL_ERRORS = (RuntimeError, TypeError, ValueError, LookupError)
+KERNEL_ERRORS = (RuntimeError, TypeError, ValueError, LookupError, AttributeError)
 """What torch raises where it refuses its arguments."""
 
 kernels_only = torch.inference_mode
 """The one guard under which every engine of ours calls kernels: torch's own autograd, and its bookkeeping, are off."""
+
+
+class Joint(NamedTuple):
+    """One rule for several inputs whose gradients cost less together than one by one.
+
+    It reads what the first input's own rule reads, gives one gradient per input, and runs where all are wanted.
+    """
+
+    inputs: tuple[int, ...]
+    rule: Rule
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,6 +65,7 @@ class Op:
     vjps: tuple[Rule | None, ...]
     attrs: Mapping[str, Any] = field(default_factory=dict)
     outputs: int | None = 1  # None: as many as the attributes say
+    joint: Joint | None = None
     variadic: bool = False  # any number of inputs of one kind; the one rule is also given `index`
     promotes: bool = False  # torch would mix float widths silently, so engines refuse them before they call
     donates: tuple[int, ...] = ()  # inputs whose storage the kernel overwrites and returns as output of the same index
@@ -199,8 +210,10 @@ def refusal(op: Op, operands: Sequence[Any], attrs: Mapping[str, Any], error: Ex
     return EngineError(f"{op.name}: {said}; found ({found}) at {user_location()}")
 
 
-def check_widths(op: Op, operands: Sequence[Any]) -> None:
-    """Refuse operands of different float widths (objects with a `dtype`; numbers take the others' width)."""
+def check_operands(op: Op, operands: Sequence[Any]) -> None:
+    """Refuse missing operands, and different float widths (objects with a `dtype`; numbers take the others' width)."""
+    if any(operand is None for operand in operands):
+        raise EngineError(f"{op.name}: an input is missing, found {describe(list(operands))} at {user_location()}")
     floats = {o.dtype: o for o in operands if hasattr(o, "dtype") and o.dtype.is_floating_point}
     if len(floats) > 1:
         first, second = list(floats.values())[:2]

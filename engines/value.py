@@ -173,19 +173,13 @@ class Value:
         return self.ops.greater_equal(self, other)
 
     def __eq__(self, other: object) -> Any:
-        return self.ops.equal(self, _comparable(other))
+        return self.ops.equal(self, other)
 
     def __ne__(self, other: object) -> Any:
-        return self.ops.not_equal(self, _comparable(other))
+        return self.ops.not_equal(self, other)
 
     __hash__ = object.__hash__
     __array_ufunc__ = None  # so that `numpy_array * value` comes to __rmul__ instead of looping over elements
-
-
-def _comparable(other: object) -> object:
-    if other is None:
-        raise EngineError(f"equal: a value is compared with None at {user_location()}; use `is None`")
-    return other
 
 
 def _plain_key(key: Any) -> tuple[Any, ...]:

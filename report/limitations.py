@@ -22,7 +22,8 @@ GENERAL = (
 
 def limitations(results: Results) -> list[str]:
     """All limitations of a page, those of these very runs first."""
-    return [*_of_effort(results), *_of_sources(results), *_of_rows(results), *_of_sizes(results), *GENERAL]
+    own = (*_of_effort(results), *_of_sources(results), *_of_rows(results), *_of_sizes(results))
+    return [*own, *_of_ratios(results), *GENERAL]
 
 
 def _of_effort(results: Results) -> list[str]:
@@ -70,3 +71,11 @@ def _of_sizes(results: Results) -> list[str]:
     if len(seeds) == 1:
         found.append("Learning was tried with one seed; how far seeds differ is not shown.")
     return found
+
+
+def _of_ratios(results: Results) -> list[str]:
+    confidences = sorted({ratio.confidence for row in results.records for ratio in row.ratios})
+    if not confidences:
+        return []
+    shares = " or ".join(f"{100 * confidence:g} %" for confidence in confidences)
+    return [f"A ratio and its interval ({shares}) are shown as the run that measured both engines stored them."]

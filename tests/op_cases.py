@@ -322,7 +322,9 @@ CASES: dict[str, tuple[Case, ...]] = {
     "batch_norm_backward": (
         Case("images", (normal(3, 2, 2, 3), normal(3, 2, 2, 3), normal(2), positive(2)), ref.batch_norm_backward),
         Case(
-            "rows", (stretched(normal(4, 1), 4, 3), turned(normal(3, 4)), normal(3), positive(3)), ref.batch_norm_backward
+            "rows",
+            (stretched(normal(4, 1), 4, 3), turned(normal(3, 4)), normal(3), positive(3)),
+            ref.batch_norm_backward,
         ),
     ),
     "layer_norm_full": (

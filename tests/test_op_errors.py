@@ -5,7 +5,8 @@ One row per fault: the operands, the call, and what the text must contain.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,8 +15,12 @@ import torch
 
 from engines.graph import trace
 from engines.op import Namespace
+from engines.ops import TABLE
 from engines.tape import Tape
 from engines.value import EngineError, Spec
+from tests.op_cases import CASES
+from tests.op_harness import Values, call, given, is_float, place
+from tests.op_inputs import Case
 
 
 class Refusal(NamedTuple):
@@ -180,3 +185,32 @@ def test_a_trace_says_what_it_refuses(refusal: Refusal) -> None:
     with pytest.raises(EngineError) as caught:
         trace(model, {f"x{i}": Spec.of(value) for i, value in enumerate(refusal.operands)})
     check(str(caught.value), refusal)
+
+
+def mixed_widths() -> Iterator[tuple[str, Case, Values]]:
+    """Every op of several float inputs, each time with one of them in float32 and the others in float64."""
+    for name, op in TABLE.items():
+        case = CASES[name][0]
+        values = {key: value for key, value in given(case).items() if key.startswith("x")}
+        floats = [key for key, value in values.items() if is_float(value)]
+        for key in floats if len(floats) > 1 else ():
+            yield op.name, case, values | {key: values[key].float()}
+
+
+def test_no_op_of_the_tape_mixes_float_widths() -> None:
+    accepted = set()
+    for name, case, values in mixed_widths():
+        with Tape() as tape, contextlib.suppress(EngineError):
+            call(tape.ops, name, case, place(tape, values))
+            accepted.add(name)
+    assert not accepted
+
+
+def test_no_op_of_a_trace_mixes_float_widths() -> None:
+    accepted = set()
+    for name, case, values in mixed_widths():
+        with contextlib.suppress(EngineError):
+            specs = {key: Spec.of(value) for key, value in values.items()}
+            trace(lambda ops, symbols, name=name, case=case: {"y": call(ops, name, case, symbols)[0]}, specs)
+            accepted.add(name)
+    assert not accepted

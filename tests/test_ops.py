@@ -6,6 +6,7 @@ All of it is driven by the cases of op_cases.py; an op without a case fails.
 from __future__ import annotations
 
 import itertools
+import math
 import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from engines.graph import PIPELINE, Executable, trace, verify
+from engines.graph import PIPELINE, Executable, Graph, trace, verify
 from engines.op import Namespace, Op, operand_names
 from engines.ops import COMPOSITES, KERNELS, TABLE
 from engines.tape import Tape, Tensor
@@ -40,6 +41,7 @@ from tests.op_inputs import Case
 ALL = [pytest.param(name, case, id=f"{name}-{case.id}") for name, cases in CASES.items() for case in cases]
 SMOOTH = [param for param in ALL if param.values[1].finite_differences]
 PRIMITIVE = [param for param in ALL if param.values[0] in TABLE]
+EXTREMES = (math.nan, math.inf, -math.inf, 0.0, -0.0, 1.0, -2.5, 1e-310, 1e300)
 every_case = pytest.mark.parametrize(("name", "case"), ALL)
 
 
@@ -50,6 +52,12 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+def optimised(graph: Graph) -> Graph:
+    for step in PIPELINE:
+        graph = step(graph)
+    return graph
 
 
 def test_every_op_has_a_case_and_every_case_an_op() -> None:
@@ -120,9 +128,21 @@ def test_both_engines_agree_to_the_bit(name: str, case: Case) -> None:
     )
     graph = traced(name, case, given(case))
     check_same_bits(Executable.build(graph).run_named(given(case)), expected)
-    for step in PIPELINE:
-        graph = step(graph)
-    check_same_bits(Executable.build(graph).run_named(given(case)), expected)
+    check_same_bits(Executable.build(optimised(graph)).run_named(given(case)), expected)
+
+
+@every_case
+def test_both_engines_agree_on_nan_and_infinity(name: str, case: Case) -> None:
+    def extreme() -> Values:
+        rng, values = np.random.default_rng(3), given(case)
+        return {
+            k: torch.tensor(rng.choice(EXTREMES, v.shape)).to(v.dtype) if is_float(v) else v for k, v in values.items()
+        }
+
+    expected = by_tape(name, case, extreme())
+    graph = traced(name, case, extreme())
+    check_same_bits(Executable.build(graph).run_named(extreme()), expected)
+    check_same_bits(Executable.build(optimised(graph)).run_named(extreme()), expected)
 
 
 @every_case

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from engines.graph.ir import Graph, Node, Var
+from engines.graph.ir import Graph, Node, Operand, Var
 from engines.graph.trace import OPS, Builder, Symbol
-from engines.op import describe
+from engines.op import Op, describe
 from engines.optim import Sgd
 from engines.value import EngineError, user_location
 
@@ -60,13 +60,28 @@ def _push(builder: Builder, node: Node, g: Any, dependent: set[Var], grads: dict
     op = node.op
     own = node.outputs if op.outputs is not None else ()
     values = [Symbol(v, builder) if isinstance(v, Var) else v for v in (*own, *node.inputs)]
-    for i, target in enumerate(node.inputs):
-        rule, pick = op.rule(i), op.picker(i)
-        if rule is None or pick is None or not isinstance(target, Var) or target not in dependent:
-            continue
-        args = pick(*values)
+    wanted = [i for i, v in enumerate(node.inputs) if v in dependent and op.rule(i) is not None]
+    if op.joint is not None and all(i in wanted for i in op.joint.inputs):
+        inputs, joint = op.joint
+        for i, part in zip(inputs, joint(OPS, g, *_picked(op, inputs[0], values), **node.attrs), strict=True):
+            _accumulate(grads, node.inputs[i], part)
+        wanted = [i for i in wanted if i not in inputs]
+    for i in wanted:
+        rule, args = op.rule(i), _picked(op, i, values)
+        assert rule is not None
         part = rule(OPS, g, *args, **node.attrs, index=i) if op.variadic else rule(OPS, g, *args, **node.attrs)
-        grads[target] = part if target not in grads else grads[target] + part
+        _accumulate(grads, node.inputs[i], part)
+
+
+def _picked(op: Op, index: int, values: Sequence[Any]) -> tuple[Any, ...]:
+    pick = op.picker(index)
+    assert pick is not None
+    return pick(*values)
+
+
+def _accumulate(grads: dict[Var, Any], target: Operand, part: Any) -> None:
+    assert isinstance(target, Var)
+    grads[target] = part if target not in grads else grads[target] + part
 
 
 def differentiate(graph: Graph, loss: str, wrt: Sequence[str]) -> Graph:

@@ -23,7 +23,6 @@ import torch
 from engines.op import Op
 from engines.value import Location, Spec
 
-
 VIEWS = frozenset({"reshape", "permute", "broadcast_to", "getitem", "split", "sum_to", "cast", "stop_gradient"})
 """Ops whose results may stand in the storage of their first input, so that an update of it changes them too."""
 

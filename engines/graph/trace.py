@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import torch
 
 from engines.graph.ir import Graph, Node, Operand, Var
-from engines.op import KERNEL_ERRORS, Namespace, Op, check_widths, describe, kernels_only, lift, listed, refusal
+from engines.op import KERNEL_ERRORS, Namespace, Op, check_operands, describe, kernels_only, lift, listed, refusal
 from engines.ops import bind
 from engines.value import EngineError, Location, Spec, Value, user_location
 
@@ -124,7 +124,8 @@ def infer(op: Op, inputs: Sequence[Operand], attrs: Mapping[str, Any]) -> tuple[
     operands = [
         torch.empty(i.spec.shape, dtype=i.spec.dtype, device="meta") if isinstance(i, Var) else i for i in inputs
     ]
-    check_widths(op, [i.spec for i in inputs if isinstance(i, Var)] if op.promotes else [])
+    if op.promotes:
+        check_operands(op, [i.spec if isinstance(i, Var) else i for i in inputs])
     try:
         with kernels_only():
             out = op.kernel(operands, **attrs) if op.variadic else op.kernel(*operands, **attrs)

@@ -1,14 +1,16 @@
 """Convolution over images in (batch, channel, height, width) order.
 
 The two gradients are ops of their own, each asked for by itself, so nobody computes the gradient of a batch of images
-that nobody wants. Both are again convolutions, which gives gradients of gradients.
+that nobody wants; weight and bias, wanted together, share one pass. All are again convolutions, which gives gradients of gradients.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
-from engines.op import REQUIRED, Op
+from engines.op import REQUIRED, Joint, Namespace, Op
 
 Pair = int | tuple[int, int]
 Shape = tuple[int, ...]
@@ -38,16 +40,46 @@ def _conv2d_input(
     return torch.conv_transpose2d(g, weight, None, steps, pads, rest, groups, gaps)
 
 
-def _conv2d_weight(
-    g: torch.Tensor, x: torch.Tensor, *, shape: Shape, stride: Pair, padding: Pair, dilation: Pair, groups: int
-) -> torch.Tensor:
+def _backward(
+    g: torch.Tensor,
+    x: torch.Tensor,
+    *,
+    shape: Shape,
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+    groups: int,
+    flags: list[bool],
+) -> Any:
     weight = g.new_empty(1).expand(shape)  # only its sizes are read
-    flags = [False, True, False]
-    found = torch.ops.aten.convolution_backward.default(
-        g, x, weight, None, pair(stride), pair(padding), pair(dilation), False, [0, 0], groups, flags
+    return torch.ops.aten.convolution_backward.default(
+        g, x, weight, [shape[0]], pair(stride), pair(padding), pair(dilation), False, [0, 0], groups, flags
     )
-    gradient: torch.Tensor = found[1]
+
+
+def _conv2d_weight(g: torch.Tensor, x: torch.Tensor, **attrs: Any) -> torch.Tensor:
+    gradient: torch.Tensor = _backward(g, x, **attrs, flags=[False, True, False])[1]
     return gradient
+
+
+def _conv2d_weight_bias(g: torch.Tensor, x: torch.Tensor, **attrs: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    _, weight, bias = _backward(g, x, **attrs, flags=[False, True, True])
+    return weight, bias
+
+
+def _weight_bias_g(ops: Namespace, c: Any, _weight: Any, _bias: Any, g_shape: Shape, x: Any, **attrs: Any) -> Any:
+    """By g: the convolution of x with what stands for the weight, plus what stands for the bias."""
+    attrs.pop("shape")
+    c_weight, c_bias = c
+    if c_weight is not None:
+        return ops.conv2d(x, c_weight, c_bias, **attrs)
+    return ops.broadcast_to(ops.reshape(c_bias, shape=(1, -1, 1, 1)), shape=g_shape)
+
+
+def _weight_bias_x(ops: Namespace, c: Any, _weight: Any, _bias: Any, g: Any, x_shape: Shape, **attrs: Any) -> Any:
+    if c[0] is None:
+        return ops.full_like(g, shape=x_shape, value=0.0)
+    return ops.conv2d_input(g, c[0], **{**attrs, "shape": x_shape})
 
 
 ATTRS = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1}
@@ -62,6 +94,10 @@ OPS = (
             lambda ops, g, _out, _x, _w, _b, **_: ops.sum(g, dim=(0, 2, 3)),
         ),
         attrs=ATTRS,
+        joint=Joint(
+            (1, 2),
+            lambda ops, g, _out, x, w_shape, _b, **attrs: ops.conv2d_weight_bias(g, x, shape=w_shape, **attrs),
+        ),
     ),
     Op(
         "conv2d_input",  # the gradient of conv2d with respect to its input, of `shape`
@@ -80,5 +116,12 @@ OPS = (
             lambda ops, c, _out, g, x_shape, shape, **attrs: ops.conv2d_input(g, c, shape=x_shape, **attrs),
         ),
         attrs={"shape": REQUIRED, **ATTRS},
+    ),
+    Op(
+        "conv2d_weight_bias",  # both gradients in one pass over g
+        _conv2d_weight_bias,
+        (_weight_bias_g, _weight_bias_x),
+        attrs={"shape": REQUIRED, **ATTRS},
+        outputs=2,
     ),
 )

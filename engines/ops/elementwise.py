@@ -113,6 +113,7 @@ OPS = (
             lambda ops, c, _out, _g, y: ops.tanh_backward(c, y),
             lambda ops, c, _out, g, y: c * g * y * -2.0,
         ),
+        promotes=True,
     ),
     Op("sigmoid", torch.sigmoid, (lambda ops, g, out, _x: ops.sigmoid_backward(g, out),)),
     Op(
@@ -122,12 +123,14 @@ OPS = (
             lambda ops, c, _out, _g, y: ops.sigmoid_backward(c, y),
             lambda ops, c, _out, g, y: c * g * (1.0 - y * 2.0),
         ),
+        promotes=True,
     ),
     Op("relu", torch.relu, (lambda ops, g, out, _x: ops.relu_backward(g, out),)),
     Op(
         "relu_backward",  # g where y > 0
         lambda g, y: aten.threshold_backward.default(g, y, 0),
         (lambda ops, c, _out, _g, y: ops.relu_backward(c, y), None),
+        promotes=True,
     ),
     Op("gelu", torch.nn.functional.gelu, (lambda ops, g, _out, x: ops.gelu_backward(g, x),)),
     Op(
@@ -137,6 +140,7 @@ OPS = (
             lambda ops, c, _out, _g, x: ops.gelu_backward(c, x),
             lambda ops, c, _out, g, x: c * g * _gelu_slope_derivative(ops, x),
         ),
+        promotes=True,
     ),
     Op(
         "maximum",  # a tie shares its gradient equally

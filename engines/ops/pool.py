@@ -50,9 +50,11 @@ def _avg_pool2d(x: torch.Tensor, *, kernel_size: Pair, stride: Pair | None, padd
 def _avg_pool2d_backward(
     g: torch.Tensor, *, shape: Shape, kernel_size: Pair, stride: Pair | None, padding: Pair
 ) -> Any:
-    x = g.new_empty(1).expand(shape)  # only its sizes are read
     step = pair(kernel_size if stride is None else stride)
-    return aten.avg_pool2d_backward.default(g, x, pair(kernel_size), step, pair(padding), False, True, None)
+    x = g.new_empty(shape)  # only its sizes are read, so the result may lie there
+    return aten.avg_pool2d_backward.grad_input(
+        g, x, pair(kernel_size), step, pair(padding), False, True, None, grad_input=x
+    )
 
 
 def _adaptive_backward(g: torch.Tensor, *, shape: Shape) -> Any:

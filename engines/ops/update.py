@@ -22,6 +22,7 @@ OPS = (
         (None, None, None),
         attrs={"lr": REQUIRED, "momentum": 0.0},
         outputs=2,
+        promotes=True,
         donates=(0, 1),
     ),
 )

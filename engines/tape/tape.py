@@ -201,6 +201,8 @@ def _walk(
         g = grads[slot] if op.outputs == 1 else _together(grads[slot : slot + outputs])
         if g is not None:
             grads[slot : slot + outputs] = [None] * outputs
+            if op.joint is not None:
+                saved = _run_joint(tape, slot, entry, g, grads, needed, ops=ops, record=record)
             for i, target in enumerate(slots):
                 args = saved[i]
                 if args is None or (needed is not None and not needed[target]):
@@ -214,6 +216,21 @@ def _walk(
         if freed is not None:
             entries[slot : slot + outputs] = [freed] * outputs
     return [ops.full_like(v if record else v.data, value=0.0) if found[v.slot] is None else found[v.slot] for v in wrt]
+
+
+def _run_joint(
+    tape: Tape, slot: int, entry: tuple[Any, ...], g: Any, grads: list[Any], needed: Any, *, ops: Namespace, record: bool
+) -> Sequence[Any]:
+    """Run an op's joint rule if all of its inputs are wanted; gives what is left for the rules of single inputs."""
+    op, attrs, slots, saved, _ = entry
+    inputs, rule = op.joint
+    if any(saved[i] is None or (needed is not None and not needed[slots[i]]) for i in inputs):
+        return saved  # type: ignore[no-any-return]
+    args = saved[inputs[0]]
+    parts = rule(ops, g, *(_on_tape(tape, slot, entry, args) if record else args), **attrs)
+    for i, part in zip(inputs, parts, strict=True):
+        grads[slots[i]] = part if grads[slots[i]] is None else grads[slots[i]] + part
+    return [None if i in inputs else args for i, args in enumerate(saved)]
 
 
 def _freed_already(entry: Freed) -> EngineError:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from engines.op import KERNEL_ERRORS, Op, check_widths, describe, lift, listed, picked, plain, refusal, spec_of
+from engines.op import KERNEL_ERRORS, Op, check_operands, describe, lift, listed, picked, plain, refusal, spec_of
 from engines.ops import bind
 from engines.value import EngineError, Spec, Value, user_location
 
@@ -108,7 +108,7 @@ def _general(op: Op) -> Callable[..., Any]:
                 raw.append(lift(op, operand, tape.device))
                 slots.append(-1)
         if promotes:
-            check_widths(op, raw)
+            check_operands(op, raw)
         try:
             out = kernel(raw, **attrs) if op.variadic else kernel(*raw, **attrs)
         except KERNEL_ERRORS as error:
@@ -177,12 +177,13 @@ def _unrolled_source(op: Op) -> str:
     ]
     for i in inputs[1:]:
         widths = f" or p{i}.data.dtype is not x0.dtype" if op.promotes else ""
+        missing = "" if op.promotes else f"p{i} is None or "
         lines += [
             f"    if type(p{i}) is Tensor:",
             f"        if p{i}.tape is not tape{widths}:",
             f"            return general({given}, **given)",
             f"        x{i}, s{i} = p{i}.data, p{i}.slot",
-            f"    elif p{i} is None or type(p{i}) is float or type(p{i}) is int:",
+            f"    elif {missing}type(p{i}) is float or type(p{i}) is int:",
             f"        x{i}, s{i} = p{i}, -1",
             "    else:",
             f"        return general({given}, **given)",

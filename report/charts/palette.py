@@ -93,7 +93,7 @@ class Palette:
         """The paint of a phase; `rest` where there are more phases than colours."""
         return self.phases.get(name, self.rest)
 
-    def is_plain(self, phase: str) -> int:
+    def phase_rank(self, phase: str) -> int:
         """A key that sorts phases with a colour of their own first, and what is outside any phase last."""
         return 2 if phase == OUTSIDE else int(phase not in self.phases)
 

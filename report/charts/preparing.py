@@ -57,6 +57,6 @@ def stack(row: Record) -> Mapping[str, float]:
 
 
 def _keys(scene: Scene, stacks: list[Mapping[str, float]]) -> tuple[Key, ...]:
-    names = sorted(dict.fromkeys(name for phases in stacks for name in phases), key=scene.palette.is_plain)
+    names = sorted(dict.fromkeys(name for phases in stacks for name in phases), key=scene.palette.phase_rank)
     paints = [(name if name in scene.palette.phases else OTHERS, scene.palette.phase(name)) for name in names]
     return tuple(dict.fromkeys(Key(paint.variable, paint.glyph, name) for name, paint in paints))

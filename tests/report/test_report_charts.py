@@ -112,6 +112,15 @@ def test_paints_tell_all_engines_apart() -> None:
         assert len({getattr(paint, fact) for paint in paints}) == len(names), fact
 
 
+def test_no_two_things_share_a_colour() -> None:
+    names = ["tape", "graph", "graph_replay", "torch_eager", "torch_module", "a", "b", "c", "d", "e"]
+    palette = Palette.of(names, [f"phase {place}" for place in range(len(PHASES))])
+    for dark in (False, True):
+        colours = [colour for _, colour in palette.variables(dark=dark)]
+        assert len(colours) == len(set(colours)) == len(names) + len(PHASES) + 2
+    assert len(palette.css_colours()) == len(colours) + 2
+
+
 def luminance(colour: str) -> float:
     """Relative luminance of a colour (WCAG 2)."""
     parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
@@ -133,7 +142,7 @@ def test_phases_beyond_the_last_colour_share_one() -> None:
     palette = Palette.of([], names)
     assert palette.phase(names[-1]) == palette.phase(names[-2]) == palette.rest
     assert palette.phase(names[0]) != palette.rest
-    assert sorted([OUTSIDE, names[-1], names[0]], key=palette.is_plain) == [names[0], names[-1], OUTSIDE]
+    assert sorted([OUTSIDE, names[-1], names[0]], key=palette.phase_rank) == [names[0], names[-1], OUTSIDE]
 
 
 def test_a_gap_is_named_and_not_drawn(empty_run: Json, make: SimpleNamespace, results_of: Read) -> None:

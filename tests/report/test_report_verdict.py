@@ -191,6 +191,7 @@ def test_a_wrong_row_is_named(run: Json, make: SimpleNamespace, results_of: Read
 def test_limitations_follow_from_the_runs(run: Json, results_of: Read) -> None:
     texts = " ".join(limitations(results_of(run)))
     assert "effort quick" in texts
+    assert "interval (95 %)" in texts
     assert f"2 of {len(run['benchmarks']) + 2} rows hold no time" in texts
     assert "no commit holds" not in texts
     assert "commits;" not in texts
