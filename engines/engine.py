@@ -1,8 +1,8 @@
 """The one door between suites and engines: a `Task` goes in, a `Program` comes out, and runs.
 
-    program = engine.prepare(task)
-    placed = program.place(batch, key=step_key(seed=0, step=0))
-    outputs = program.run(placed)
+program = engine.prepare(task)
+placed = program.place(batch, key=step_key(seed=0, step=0))
+outputs = program.run(placed)
 """
 
 from __future__ import annotations

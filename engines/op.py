@@ -168,7 +168,7 @@ def spec_of(operand: Any) -> Spec:
     return spec
 
 
-class UnknownOp(EngineError, AttributeError):
+class UnknownOpError(EngineError, AttributeError):
     """A namespace was asked for an op that the table does not have."""
 
 
@@ -185,7 +185,7 @@ class Namespace:
     def __getattr__(self, name: str) -> Callable[..., Any]:
         close = difflib.get_close_matches(name, self.__dict__, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise UnknownOp(f"no op named {name!r}{hint}, at {user_location()}")
+        raise UnknownOpError(f"no op named {name!r}{hint}, at {user_location()}")
 
 
 def describe(operand: Any) -> str:

@@ -1,6 +1,6 @@
 """Every engine by name. An engine's module is imported when it is asked for, a peer's dependencies with it.
 
-    engine = load_engine("graph")
+engine = load_engine("graph")
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ def load_engine(name: str) -> Engine:
     if name not in ENGINES:
         close = difflib.get_close_matches(name, ENGINES, n=1)
         raise EngineError(
-            f"no engine named {name!r}; there are {', '.join(ENGINES)}" + (f"; did you mean {close[0]!r}?" if close else "")
+            f"no engine named {name!r}; there are {', '.join(ENGINES)}"
+            + (f"; did you mean {close[0]!r}?" if close else "")
         )
     row = ENGINES[name]
     engine: Engine = getattr(importlib.import_module(row.module), row.factory)(**row.options)

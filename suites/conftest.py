@@ -32,7 +32,7 @@ from suites.harness.measure import Load, Row, by_name, measure
 from suites.harness.progress import Progress
 from suites.harness.replay import RunRow, replay
 from suites.harness.session import Session
-from suites.workloads import UnknownWorkload, load_workload
+from suites.workloads import UnknownWorkloadError, load_workload
 
 DEVICES = {"cpu": ("cpu",), "cuda": ("cuda",), "all": ("cpu", "cuda")}
 LARGEST_UNTIMED_KNOB = 1000
@@ -60,7 +60,7 @@ def pytest_configure(config: pytest.Config) -> None:
             load_workload(name)
         for name in config.getoption("engine"):
             load_engine(name)
-    except (UnknownWorkload, EngineError) as error:
+    except (UnknownWorkloadError, EngineError) as error:
         raise pytest.UsageError(str(error)) from None
     config.stash[SESSION] = Session(EFFORTS[config.getoption("effort")], Progress(0, None))
     if config.getoption("benchmark_only"):

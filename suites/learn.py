@@ -31,7 +31,7 @@ from suites.harness.cell import Cell
 from suites.harness.clock import seconds
 from suites.harness.effort import EFFORTS
 from suites.harness.measure import Load, Row, Show, add_ratios, by_name
-from suites.workloads import UnknownWorkload, load_workload
+from suites.workloads import UnknownWorkloadError, load_workload
 from suites.workloads.digits import DataError, Digits, load
 from suites.workloads.workload import Workload
 
@@ -150,7 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         digits = load(options.data)
         print(f"{digits.source}: {len(digits.train_labels)} to train, {len(digits.test_labels)} to test")  # noqa: T201
         failed = [name for name in options.workload if not _learn_and_tell(name, digits, options)]
-    except (UnknownWorkload, EngineError, DataError) as error:
+    except (UnknownWorkloadError, EngineError, DataError) as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return exits.BAD_DATA if isinstance(error, DataError) else exits.USAGE
     return exits.WRONG_NUMERICS if failed else 0

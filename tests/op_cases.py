@@ -261,6 +261,21 @@ CASES: dict[str, tuple[Case, ...]] = {
             PAIRS | {"shape": (6, 2, 3, 2)},
         ),
     ),
+    "conv2d_weight_bias": (
+        Case("default", (normal(2, 4, 3, 3), normal(2, 3, 5, 4)), ref.weight_and_bias, {"shape": (4, 3, 3, 2)}),
+        Case(
+            "one number each",
+            (normal(1, 2, 4, 3), normal(1, 2, 7, 8)),
+            ref.weight_and_bias,
+            ONE_EACH | {"shape": (2, 2, 2, 3)},
+        ),
+        Case(
+            "pairs, groups",
+            (normal(2, 6, 4, 8), normal(2, 4, 7, 6)),
+            ref.weight_and_bias,
+            PAIRS | {"shape": (6, 2, 3, 2)},
+        ),
+    ),
     # pool
     "max_pool2d_with_indices": (
         Case("default", (steps(2, 3, 5, 4),), ref.maxima, {"kernel_size": 2}),

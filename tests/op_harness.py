@@ -108,21 +108,34 @@ def by_tape(name: str, case: Case, values: Values) -> Values:
         return {key: v.data for key, v in by_engine(tape.ops, name, case, place(tape, values)).items()}
 
 
-def traced(name: str, case: Case, values: Values) -> Graph:
+def traced(name: str, case: Case, values: Values, run: Callable[..., Values] = by_engine) -> Graph:
+    """The graph of what `run` gives."""
     specs = {key: Spec.of(value) for key, value in values.items()}
-    return trace(lambda ops, symbols: by_engine(ops, name, case, symbols), specs, name=name)
+    return trace(lambda ops, symbols: run(ops, name, case, symbols), specs, name=name)
 
 
-def first_by_tape(name: str, case: Case, values: Values) -> Values:
-    """Gradients alone, by the walk on bare kernels that training takes; all outputs are used."""
+def weighted_outputs(ops: Namespace, name: str, case: Case, values: Values) -> Any:
+    """The loss of `first_by_tape`; None where no output is a float."""
+    outs = call(ops, name, case, values)
+    return weighted(ops.sum, outs, [values.get(f"seed{i}") for i in range(len(outs))])
+
+
+def first_by_tape(name: str, case: Case, values: Values, wrt: Sequence[str] = (), others: bool = True) -> Values:
+    """First gradients by the walk on bare kernels that training takes.
+
+    With respect to the inputs in `wrt`, by default all floats; the others are parameters too, or else constants.
+    """
+    wrt = wrt or [key for key, value in values.items() if key.startswith("x") and is_float(value)]
     with Tape() as tape:
-        placed = place(tape, values)
-        outs = call(tape.ops, name, case, placed)
-        wrt = {key: value for key, value in placed.items() if key.startswith("x") and value.slot >= 0}
-        loss = weighted(tape.ops.sum, outs, [placed.get(f"seed{i}") for i in range(len(outs))])
+        parameters = {k: v for k, v in values.items() if k in wrt or (others and k.startswith("x") and is_float(v))}
+        placed = {k: tape.parameter(v) if k in parameters else tape.constant(v) for k, v in values.items()}
+        loss = weighted_outputs(tape.ops, name, case, placed)
         if loss is None:
             return {}
-        return {f"first.{k}": g.data for k, g in zip(wrt, tape.gradients(loss, [*wrt.values()]), strict=True)}
+        if loss.slot < 0:
+            return {f"first.{key}": torch.zeros_like(values[key]) for key in wrt}
+        found = tape.gradients(loss, [placed[key] for key in wrt])
+        return {f"first.{key}": gradient.data for key, gradient in zip(wrt, found, strict=True)}
 
 
 def check_close(found: Values, expected: Values, kind: str, rtol: float, atol: float) -> None:

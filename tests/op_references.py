@@ -72,6 +72,10 @@ def weighing(weight: torch.Tensor, x: torch.Tensor, **attrs: Any) -> torch.Tenso
     return F.conv2d(x, weight, **attrs)
 
 
+def weight_and_bias(g: torch.Tensor, x: torch.Tensor, **attrs: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    return of_zeros(weighing)(g, x, **attrs), g.sum((0, 2, 3))
+
+
 def maxima(x: torch.Tensor, **window: Any) -> tuple[torch.Tensor, torch.Tensor]:
     return F.max_pool2d(x, return_indices=True, **window)
 

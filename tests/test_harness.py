@@ -185,8 +185,9 @@ def test_preparing_rows_hold_phases_and_the_first_call():
     rows = measure.measure(cell, ["tape", "graph"], QUICK, silent)
     graph = rows["graph"]
     assert list(graph.phases)[:3] == ["place", "trace", "autodiff"]
-    assert list(graph.phases)[-2:] == ["place batch", "first call"]
-    assert sum(graph.phases.values()) == pytest.approx(graph.samples[-1], rel=0.3)
+    assert list(graph.phases)[-3:] == ["other", "place batch", "first call"]
+    assert list(rows["tape"].phases) == ["other", "place batch", "first call"]
+    assert min(graph.samples) * 0.8 < sum(graph.phases.values()) < max(graph.samples) * 1.05
     assert graph.counters["nodes"] > 0
     assert np.median(rows["tape"].samples) < np.median(graph.samples)
 
@@ -210,7 +211,9 @@ def test_memory_is_measured_in_a_fresh_process_and_says_how_it_ended_if_that_die
     found = memory.measure_memory("tape", cell, rounds=3)
     assert found.peak_bytes > 100_000
     assert len(found.seconds) == 3
-    with pytest.raises(memory.WorkerError, match=r"memory of nobody .* ended with status 1: .*no engine named 'nobody'"):
+    with pytest.raises(
+        memory.WorkerError, match=r"memory of nobody .* ended with status 1: .*no engine named 'nobody'"
+    ):
         memory.measure_memory("nobody", cell, rounds=3)
 
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 
-from engines.graph import trace
+from engines.graph import Executable, trace
 from engines.op import Namespace
 from engines.ops import TABLE
 from engines.tape import Tape
@@ -92,7 +92,7 @@ WIDTHS = (
         lambda ops, a, b: ops.concat([a, b]),
         ("concat: float widths differ: f32[2] and f64[3]",),
     ),
-    Refusal("matmul", (f32(2, 3), f64(3, 2)), lambda ops, a, b: a @ b, ("matmul: ", "(f32[2,3], f64[3,2])")),
+    Refusal("matmul", (f32(2, 3), f64(3, 2)), lambda ops, a, b: a @ b, ("matmul: ", "f32[2,3]", "f64[3,2]")),
 )
 
 ATTRIBUTES = (
@@ -160,7 +160,7 @@ def check(message: str, refusal: Refusal) -> None:
     for part in refusal.says:
         assert part in message
     line = refusal.call.__code__.co_firstlineno
-    assert f"at {Path(__file__).name}:{line}" in message
+    assert f" {Path(__file__).name}:{line}" in message
     assert "\n" not in message
 
 
@@ -185,6 +185,17 @@ def test_a_trace_says_what_it_refuses(refusal: Refusal) -> None:
     with pytest.raises(EngineError) as caught:
         trace(model, {f"x{i}": Spec.of(value) for i, value in enumerate(refusal.operands)})
     check(str(caught.value), refusal)
+
+
+@pytest.mark.parametrize("refusal", ELEMENTS, ids=lambda refusal: refusal.id)
+def test_a_run_of_a_graph_says_what_it_refuses(refusal: Refusal) -> None:
+    def model(ops: Namespace, symbols: dict[str, Any]) -> dict[str, Any]:
+        return {"y": refusal.call(ops, *symbols.values())}
+
+    graph = trace(model, {f"x{i}": Spec.of(value) for i, value in enumerate(refusal.operands)})
+    with pytest.raises(EngineError) as caught:
+        Executable.build(graph)(*refusal.operands)
+    check(str(caught.value), refusal._replace(says=refusal.says[:-1]))  # the shapes stand in the graph
 
 
 def mixed_widths() -> Iterator[tuple[str, Case, Values]]:

@@ -31,7 +31,13 @@ def run(tmp_path_factory) -> dict:
     """A small run of one cell, as stored."""
     folder = tmp_path_factory.mktemp("results")
     done = suites(
-        "suites/test_backward.py", "suites/test_dispatch.py", "--benchmark-only", "--results", str(folder), "-k", "lenet5-b1-loss or chain-e"
+        "suites/test_backward.py",
+        "suites/test_dispatch.py",
+        "--benchmark-only",
+        "--results",
+        str(folder),
+        "-k",
+        "lenet5-b1-loss or chain-e",
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "benchmark 'backward: lenet5-b1-loss_and_grad-cpu': 4 tests" in done.stdout
@@ -101,7 +107,9 @@ def test_a_device_that_is_not_there_is_stored_as_skipped_rows(tmp_path):
 
     if torch.cuda.is_available():
         pytest.skip("this machine has a CUDA device")
-    done = suites("suites/test_step.py", "--benchmark-only", "--device", "cuda", "--workload", "mlp", "--results", str(tmp_path))
+    done = suites(
+        "suites/test_step.py", "--benchmark-only", "--device", "cuda", "--workload", "mlp", "--results", str(tmp_path)
+    )
     assert done.returncode == exits.NOTHING_MEASURED, done.stdout + done.stderr
     run = stored(tmp_path)
     assert run["benchmarks"] == []
@@ -147,7 +155,14 @@ def test_without_benchmark_only_every_row_runs_once_untimed_and_nothing_is_store
 
 def test_only_the_engines_asked_for_are_measured(tmp_path):
     done = suites(
-        "suites/test_dispatch.py", "--benchmark-only", "--workload", "chain", "--engine", "tape", "--results", str(tmp_path)
+        "suites/test_dispatch.py",
+        "--benchmark-only",
+        "--workload",
+        "chain",
+        "--engine",
+        "tape",
+        "--results",
+        str(tmp_path),
     )
     assert done.returncode == 0, done.stdout
     (row,) = stored(tmp_path)["benchmarks"]
@@ -166,7 +181,9 @@ def test_both_styles_learn_the_same_from_the_same_seed():
     lines = {line.split()[0]: line for line in done.stdout.splitlines() if line.startswith("  ")}
     assert set(lines) == {"tape", "graph", "graph_replay"}
     assert "bit for bit" in lines["graph_replay"]
-    assert lines["tape"].split("test accuracy")[1].split()[0] == lines["graph_replay"].split("test accuracy")[1].split()[0]
+    assert (
+        lines["tape"].split("test accuracy")[1].split()[0] == lines["graph_replay"].split("test accuracy")[1].split()[0]
+    )
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from engines.ops.random import step_key
 from engines.registry import ENGINES, load_engine
 from engines.value import EngineError
 from suites.harness.agreement import relative_error
-from suites.workloads import WORKLOADS, UnknownWorkload, load_workload
+from suites.workloads import WORKLOADS, UnknownWorkloadError, load_workload
 from suites.workloads.modules import MODULES, load_parameters
 
 IMAGES = ("cnn", "lenet5", "mlp")
@@ -66,9 +66,7 @@ def test_a_step_moves_every_parameter_and_a_wrong_learning_rate_would_show():
         assert not np.array_equal(after[name], start)
 
 
-@pytest.mark.parametrize(
-    ("workload", "count"), [("cnn", 1_199_882), ("lenet5", 44_426), ("mlp", 669_706)]
-)
+@pytest.mark.parametrize(("workload", "count"), [("cnn", 1_199_882), ("lenet5", 44_426), ("mlp", 669_706)])
 def test_sizes_are_those_of_the_papers(workload, count):
     parameters = load_workload(workload).init(np.random.default_rng(0))
     assert sum(array.size for array in parameters.values()) == count
@@ -128,7 +126,10 @@ def test_chains_have_the_number_of_ops_that_they_claim(name, depth):
 @pytest.mark.parametrize("name", ["chain", "chain_wide", "chain_tree"])
 def test_no_pass_can_shorten_a_chain(name):
     task = load_workload(name).sized({"ops": 60, "elements": 2}).task("forward", 1)
-    assert load_engine("graph").prepare(task).counters["nodes"] == load_engine("graph_replay").prepare(task).counters["nodes"]
+    assert (
+        load_engine("graph").prepare(task).counters["nodes"]
+        == load_engine("graph_replay").prepare(task).counters["nodes"]
+    )
 
 
 def test_the_same_seed_gives_the_same_parameters_and_batch_another_seed_others():
@@ -140,7 +141,7 @@ def test_the_same_seed_gives_the_same_parameters_and_batch_another_seed_others()
 
 
 def test_bad_requests_say_what_was_found_and_what_there_is():
-    with pytest.raises(UnknownWorkload, match=r"no workload named 'lenet'.*cnn, lenet5.*did you mean 'lenet5'"):
+    with pytest.raises(UnknownWorkloadError, match=r"no workload named 'lenet'.*cnn, lenet5.*did you mean 'lenet5'"):
         load_workload("lenet")
     with pytest.raises(EngineError, match=r"no engine named 'tapes'.*did you mean 'tape'"):
         load_engine("tapes")

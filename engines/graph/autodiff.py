@@ -28,7 +28,8 @@ def gradients(loss: Symbol, wrt: Sequence[Symbol]) -> list[Symbol]:
         if not isinstance(value, Symbol) or value.builder is not loss.builder:
             raise EngineError(f"gradients: needs symbols of this trace, found {describe(value)} at {user_location()}")
     if math.prod(loss.shape) != 1:
-        raise EngineError(f"gradients: the loss is {loss.spec}, not a scalar, at {user_location()}; reduce it with ops.sum")
+        where = user_location()
+        raise EngineError(f"gradients: the loss is {loss.spec}, not a scalar, at {where}; reduce it with ops.sum")
     for value in (loss, *wrt):
         if not value.dtype.is_floating_point:
             raise EngineError(f"gradients: needs a float dtype, found {value.spec} at {user_location()}")
@@ -109,11 +110,10 @@ def update(graph: Graph, optimizer: Sgd, parameters: Sequence[str]) -> Graph:
     """
     builder = Builder.resume(graph)
     kept = {name: var for name, var in graph.outputs.items() if not name.startswith("grad.")}
-    taken = [name for name in parameters if name in kept] + [
-        f"{name}.velocity" for name in parameters if f"{name}.velocity" in graph.inputs
-    ]
+    taken = [name for name in parameters if name in kept]
+    taken += [name for name in map("{}.velocity".format, parameters) if name in graph.inputs]
     if taken:
-        raise EngineError(f"update {graph.name}: the name {taken[0]!r} is needed for a parameter or its velocity, but taken")
+        raise EngineError(f"update {graph.name}: the name {taken[0]!r} of a parameter or its velocity is taken")
     state = {name: Var(graph.inputs[name].spec) for name in parameters}
     last = graph.nodes[-1].where if graph.nodes else user_location()
     with builder.on_behalf_of(last):

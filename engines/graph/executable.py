@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import operator
 import struct
 import traceback
 import zipfile
@@ -69,8 +70,8 @@ class Executable:
         for given, (name, shape, dtype, device) in zip(inputs, self._expected, strict=True):
             alike = isinstance(given, torch.Tensor) and given.shape == shape and given.dtype is dtype
             if not alike or given.device != device:
-                wanted = self.graph.inputs[name].spec
-                raise EngineError(f"{self.graph.name}: input {name!r} is compiled for {wanted}, found {describe(given)}")
+                wanted, found = self.graph.inputs[name].spec, describe(given)
+                raise EngineError(f"{self.graph.name}: input {name!r} is compiled for {wanted}, found {found}")
         try:
             with kernels_only():
                 return self._run(*inputs)
@@ -170,7 +171,7 @@ def _node_data(node: Node, numbers: Mapping[Var, int]) -> list[Any]:
 
 def _graph(data: Mapping[str, Any], constants: bytes) -> Graph:
     """A graph from its stored form; raises one of GRAPH_ERRORS for what is unknown, undefined or of the wrong kind."""
-    variables = [Var(Spec(tuple(shape), DTYPES[dtype], device)) for shape, dtype, device in data["specs"]]
+    variables = [Var(_spec(*stored)) for stored in data["specs"]]
     first = len(data["inputs"])
     inputs = dict(zip(data["inputs"], variables[:first], strict=True))
     fixed = {
@@ -184,6 +185,10 @@ def _graph(data: Mapping[str, Any], constants: bytes) -> Graph:
         known.update(nodes[-1].outputs)
     outputs = {name: _operand([number], variables, known) for name, number in data["outputs"].items()}
     return Graph(str(data["name"]), inputs, tuple(nodes), outputs, fixed, frozenset(data["donated"]))
+
+
+def _spec(shape: Any, dtype: Any, device: Any) -> Spec:
+    return Spec(tuple(operator.index(size) for size in shape), DTYPES[dtype], str(torch.device(device)))
 
 
 def _node(data: Any, variables: list[Var], known: set[Var]) -> Node:
@@ -213,5 +218,5 @@ def _tensor(spec: Spec, constants: bytes, offset: int) -> torch.Tensor:
     count = spec.dtype.itemsize
     for size in spec.shape:
         count *= size
-    data = np.frombuffer(constants, np.uint8, count, offset).copy()
-    return torch.from_numpy(data).view(spec.dtype).reshape(spec.shape).to(spec.device)
+    data = torch.tensor(np.frombuffer(constants, np.uint8, count, offset))
+    return data.view(spec.dtype).reshape(spec.shape).to(spec.device)

@@ -20,10 +20,10 @@ def verify(graph: Graph) -> Graph:
     overwritten: set[Var] = set()
     donated = {graph.inputs[name] for name in graph.donated}
     for node in graph.nodes:
-        for operand in node.inputs:
-            if isinstance(operand, Var):
-                _check_use(graph, node, operand, defined, names)
-                _check_fresh(graph, node, operand, owners.get(operand, operand), overwritten, names)
+        for operand in (i for i in node.inputs if isinstance(i, Var)):
+            _check_use(graph, node, operand, defined, names)
+            if owners.get(operand, operand) in overwritten:
+                raise _broken(graph, node, f"reads {names[operand]} after an update has overwritten it")
         _check_node(graph, node, defined, names)
         for index in node.op.donates:
             given = node.inputs[index]
@@ -45,7 +45,7 @@ def _check_head(graph: Graph) -> None:
         raise EngineError(f"graph {graph.name}: two of its inputs and constants are one value")
     unknown = sorted(graph.donated - set(graph.inputs))
     if unknown:
-        raise EngineError(f"graph {graph.name}: donates {unknown[0]!r}, which is no input; found {sorted(graph.inputs)}")
+        raise EngineError(f"graph {graph.name}: donates {unknown[0]!r}, which is no input of {sorted(graph.inputs)}")
     for var, tensor in graph.constants.items():
         if Spec.of(tensor) != var.spec:
             raise EngineError(f"graph {graph.name}: a constant is {Spec.of(tensor)}, declared {var.spec}")
@@ -56,13 +56,6 @@ def _check_use(graph: Graph, node: Node, operand: Var, defined: set[Var], names:
         raise _broken(graph, node, "uses a value of another graph")
     if operand not in defined:
         raise _broken(graph, node, f"uses {names[operand]} before it is defined")
-
-
-def _check_fresh(
-    graph: Graph, node: Node, operand: Var, owner: Var, overwritten: set[Var], names: dict[Var, str]
-) -> None:
-    if owner in overwritten:
-        raise _broken(graph, node, f"reads {names[operand]} after an update has overwritten it")
 
 
 def _check_node(graph: Graph, node: Node, defined: set[Var], names: dict[Var, str]) -> None:

@@ -23,7 +23,9 @@ def _batch_norm(x: Any, weight: Any = None, bias: Any = None, *, eps: float = 1e
     return functional.batch_norm(x, None, None, weight, bias, training=True, eps=eps)
 
 
-def _layer_norm(x: Any, weight: Any = None, bias: Any = None, *, normalized_shape: Any, eps: float = 1e-5) -> torch.Tensor:
+def _layer_norm(
+    x: Any, weight: Any = None, bias: Any = None, *, normalized_shape: Any, eps: float = 1e-5
+) -> torch.Tensor:
     return functional.layer_norm(x, normalized_shape, weight, bias, eps)
 
 

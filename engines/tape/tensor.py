@@ -37,10 +37,12 @@ class Tensor(Value):
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """Sizes, one per dimension."""
         return self.data.shape
 
     @property
     def dtype(self) -> torch.dtype:
+        """Element type."""
         return self.data.dtype
 
     @property
@@ -148,7 +150,7 @@ def _unrolled(op: Op) -> Callable[..., Any]:
 
 
 def _unrolled_source(op: Op) -> str:
-    """For relu, whose rule reads the output alone:
+    """Source of an op's recording form. For relu, whose rule reads the output alone, without its first two lines:
 
     def relu(p0, **given):
         if given or type(p0) is not Tensor:

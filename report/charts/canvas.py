@@ -56,7 +56,6 @@ LOOK: dict[Any, Any] = {
     "lines.markersize": 5.0,
     "hatch.color": INK,
 }
-NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
 SVG, XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 COLOUR = re.compile(r"#[0-9a-f]{6}\b")
 REFERENCE = re.compile(r"url\(#([^)]+)\)")
@@ -99,7 +98,7 @@ def draw(
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
         paint(figure.add_subplot())
         file = io.StringIO()
-        figure.savefig(file, format="svg", transparent=True, metadata=NO_METADATA)
+        figure.savefig(file, format="svg", transparent=True)
     return _inline(file.getvalue(), name, description, palette)
 
 
@@ -156,7 +155,7 @@ def _inline(text: str, name: str, description: str, palette: Palette) -> str:
     for parent in list(root.iter()):
         for child in list(parent):
             if child.tag in (f"{{{SVG}}}metadata", f"{{{SVG}}}style"):
-                parent.remove(child)  # a style element would reach out into the whole page
+                parent.remove(child)  # the date changes; a style would reach out into the whole page
     colours = palette.css_colours()
     for element in root.iter():
         _adapt(element, name, colours)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import platform
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,7 @@ def environment(effort: str) -> dict[str, Any]:
 
 def _cpu_model() -> str:
     try:
-        with open("/proc/cpuinfo", encoding="utf8") as file:
-            return next((line.partition(":")[2].strip() for line in file if line.startswith("model name")), "unknown")
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf8").splitlines()
+        return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
     except OSError:
         return platform.processor() or "unknown"

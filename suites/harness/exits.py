@@ -1,4 +1,4 @@
-"""Exit codes. Those below 10 are pytest's own: 1 a test failed, 2 interrupted, 3 internal error, 4 usage, 5 no tests."""
+"""Exit codes. Those below 10 are pytest's own: 1 failed, 2 interrupted, 3 internal error, 4 usage, 5 no tests."""
 
 from __future__ import annotations
 

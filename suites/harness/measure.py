@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from engines.engine import DynamicProgram, Engine, Program
+from engines.engine import DynamicProgram, Engine, Program, Task
 from engines.ops.random import step_key
 from engines.registry import load_engine
 from engines.value import EngineError
@@ -26,6 +26,7 @@ from suites.harness.statistics import paired_ratio
 
 WARM_UP_SECONDS = 0.15
 LONG_CALL_SECONDS = 1.0
+Phases = dict[str, float]
 Show = Callable[[str], None]
 Load = Callable[[Cell, str], Engine]
 
@@ -79,6 +80,7 @@ class _Arm:
     row: Row
     call: Callable[[], object]
     program: Program
+    phases: list[Phases] = field(default_factory=list)  # of each call, where a call is a preparation
 
 
 def by_name(cell: Cell, name: str) -> Engine:
@@ -97,6 +99,8 @@ def measure(cell: Cell, engines: Sequence[str], effort: Effort, show: Show, load
         _time(cell, arms, effort, show)
         for arm in arms:
             arm.row.counters = dict(arm.program.counters)
+            if arm.phases:
+                arm.row.phases = _typical(arm.phases)
     add_ratios(list(rows.values()))
     return rows
 
@@ -123,7 +127,8 @@ def _ready(cell: Cell, row: Row, show: Show, load: Load) -> _Arm | None:
 def _arm(cell: Cell, row: Row, engine: Engine, program: Program) -> _Arm:
     task = cell.task()
     if cell.quantity == "prepare":
-        return _Arm(row, lambda: prepare_and_run(cell, row, engine), program)
+        found: list[Phases] = []
+        return _Arm(row, lambda: found.append(prepare_and_run(task, engine)), program, found)
     placed = program.place(task.batch, step_key(0, 0))
     if cell.quantity != "construct":
         return _Arm(row, lambda: program.run(placed), program)
@@ -133,19 +138,18 @@ def _arm(cell: Cell, row: Row, engine: Engine, program: Program) -> _Arm:
     return _Arm(row, lambda: engine.prepare(task), program)
 
 
-def prepare_and_run(cell: Cell, row: Row, engine: Engine) -> None:
-    """From nothing to the end of the first call; its phases go into the row."""
-    task = cell.task()
+def prepare_and_run(task: Task, engine: Engine) -> Phases:
+    """From nothing to the end of the first call; gives the seconds of each phase."""
     start = time.perf_counter()
     program = engine.prepare(task)
     ready = time.perf_counter()
     placed = program.place(task.batch, step_key(0, 0))
     before = time.perf_counter()
     program.run(placed)
-    synchronize(cell.device)
+    synchronize(task.device)
     after = time.perf_counter()
-    named = dict(program.phases) or {"prepare": ready - start}
-    row.phases = {**named, "place batch": before - ready, "first call": after - before}
+    rest = ready - start - sum(program.phases.values())
+    return {**program.phases, "other": rest, "place batch": before - ready, "first call": after - before}
 
 
 def _time(cell: Cell, arms: Sequence[_Arm], effort: Effort, show: Show) -> None:
@@ -177,6 +181,12 @@ def _warm_up(cell: Cell, arm: _Arm, show: Show) -> float:
             last = seconds(arm.call, 1, cell.device)
     arm.row.calls_per_sample = calls_per_sample(last)
     return last * arm.row.calls_per_sample
+
+
+def _typical(phases: Sequence[Phases]) -> Phases:
+    """The phases of the preparation whose total is the median: medians taken phase by phase would not add up."""
+    totals = sorted(phases, key=lambda one: sum(one.values()))
+    return totals[len(totals) // 2]
 
 
 def _measure_memory(cell: Cell, rows: dict[str, Row], effort: Effort, show: Show) -> None:

@@ -20,6 +20,7 @@ class ReplayTimer:
         self._readings = iter([reading for sample in samples for reading in (0.0, sample)])
 
     def __call__(self) -> float:
+        """The next reading, in seconds."""
         return next(self._readings)
 
 

@@ -21,14 +21,14 @@ WORKLOADS: Mapping[str, Workload] = MappingProxyType(
 """Names in the order in which reports list them."""
 
 
-class UnknownWorkload(LookupError):
+class UnknownWorkloadError(LookupError):
     """No workload bears this name."""
 
 
 def load_workload(name: str) -> Workload:
-    """The workload of this name. Raises UnknownWorkload with the nearest name there is."""
+    """The workload of this name. Raises UnknownWorkloadError with the nearest name there is."""
     if name not in WORKLOADS:
         close = difflib.get_close_matches(name, WORKLOADS, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise UnknownWorkload(f"no workload named {name!r}; there are {', '.join(WORKLOADS)}{hint}")
+        raise UnknownWorkloadError(f"no workload named {name!r}; there are {', '.join(WORKLOADS)}{hint}")
     return WORKLOADS[name]

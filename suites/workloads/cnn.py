@@ -1,7 +1,7 @@
 """The CNN of the comparison: two convolutions, pooling, dropout, two dense layers; 1,199,882 parameters.
 
-Sizes, dropout rates and normalisation follow PyTorch's MNIST example (pytorch/examples, mnist/main.py); the optimiser is
-that example's earlier one, SGD with learning rate 0.01 and momentum 0.5.
+Sizes and dropout rates follow PyTorch's MNIST example (pytorch/examples, mnist/main.py); the optimiser is that
+example's earlier one, SGD with learning rate 0.01 and momentum 0.5.
 """
 
 from __future__ import annotations

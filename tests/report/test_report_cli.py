@@ -91,10 +91,10 @@ def test_a_missing_file_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 def test_a_foreign_file_cannot_be_read(small: Json, store: Store, capsys: pytest.CaptureFixture[str]) -> None:
-    small["benchmarks"][0]["extra_info"] = {}
+    small["benchmarks"][0]["extra_info"] = {"two\nlines": 1}
     code, text = fail([store(small)], capsys)
     assert code == UNREADABLE
-    assert "benchmarks[0].extra_info: found a row that this suite did not write" in text
+    assert "benchmarks[0].extra_info: found a row that this suite did not write (two lines)" in text
 
 
 @pytest.mark.parametrize("output", ["no/such/folder/page.html", ".", "/"])

@@ -151,6 +151,16 @@ def test_a_gap_shows_a_dash_and_its_reason(whole_page: str) -> None:
     assert re.search('<td colspan="[0-9]+">\N{EN DASH} failed: out of memory: wanted 9 GiB</td>', whole_page)
 
 
+def test_figures_stand_under_their_heads(whole_page: str) -> None:
+    table = whole_page.split('id="rows-memory"', 1)[1].partition("</table>")[0]
+    heads = re.findall(r"<th[^>]*>(.*?)</th>", table)
+    bodies = re.findall(r"<tr>(.*?)</tr>", table.split("<tbody>")[1], flags=re.DOTALL)
+    graph = next(row for row in bodies if ">■</span> graph</td>" in row)
+    row = dict(zip(heads, re.findall(r"<td[^>]*>(.*?)</td>", graph), strict=True))
+    assert (row["peak"], row["live before"]) == ("700\N{NO-BREAK SPACE}MiB", "30.0\N{NO-BREAK SPACE}MiB")
+    assert (row["workload"], row["batch"], row["samples"]) == ("cnn", "64", "3")
+
+
 def small(make: SimpleNamespace, empty_run: Json) -> Json:
     """A run that makes a page quickly."""
     return empty_run | {"benchmarks": make.cell("step", "mlp", 8, {"tape": 1e-3, "graph": 2e-3})}
@@ -178,6 +188,7 @@ def test_a_merged_page_says_which_file_each_row_comes_from(
     page = render(results_of(run, second))
     rows = re.findall(r"<tr>(.*?)</tr>", page.split('id="rows-step"')[1], flags=re.DOTALL)
     assert [("[1]" in row, "[2]" in row) for row in rows[1:3]] == [(True, False), (False, True)]
+    assert ['data-order="2">[2]' in row for row in rows[1:3]] == [False, True]
     assert "0001_run.json" in page
     assert "0002_run.json" in page
     assert "[1]" not in render(results_of(run)).split('id="rows-step"')[1].split('id="sources"')[0]
@@ -197,7 +208,9 @@ def test_stored_text_cannot_become_markup(empty_run: Json, make: SimpleNamespace
 def test_a_page_is_written_whole(tmp_path: Path) -> None:
     path = tmp_path / "page.html"
     path.write_text("old", encoding="utf-8")
-    write(path, "new \N{MULTIPLICATION SIGN}")
+    with path.open(encoding="utf-8") as reading:  # whoever reads the old page meanwhile reads all of it
+        write(path, "new \N{MULTIPLICATION SIGN}")
+        assert reading.read() == "old"
     assert path.read_text(encoding="utf-8") == "new \N{MULTIPLICATION SIGN}"
     assert list(tmp_path.iterdir()) == [path]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -134,8 +135,7 @@ def test_dispatch_is_per_op(run: Json, results_of: Read) -> None:
     answer = answers(results_of(run))["dispatch"]
     assert answer.word == "faster"
     assert plain(answer.details[0]).startswith("chain, 1 000 ops, 1 element, per op (derived): tape 6.")
-    assert "graph 59" in plain(answer.details[0])
-    assert "ns" in answer.details[0]
+    assert re.search(r"graph 59\d ns ", plain(answer.details[0]))
 
 
 def test_construction_shows_the_longest_chain_of_each_shape(run: Json, results_of: Read) -> None:
