@@ -10,6 +10,7 @@ A suite is a file `test_QUESTION.py` with `cells(effort)`, the comparisons to ma
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -125,7 +126,7 @@ def _terminal_line(config: pytest.Config) -> Callable[[str], None] | None:
 
     def write(line: str) -> None:
         with capture.global_and_fixture_disabled():
-            reporter.rewrite(line[: reporter._tw.fullwidth - 1], erase=True)
+            reporter.rewrite(line[: shutil.get_terminal_size().columns - 1], erase=True)
 
     return write
 

@@ -123,6 +123,37 @@ def test_nodes_are_added_for_what_was_asked_only(wrt: list[str], by_input: int, 
     assert list(graph.outputs) == ["loss", *(f"grad.{name}" for name in wrt)]
 
 
+def biased_convolution(ops: Any, p: Mapping[str, Any]) -> Any:
+    return ops.sum(ops.tanh(ops.conv2d(p["x"], p["w"], p["b"])))
+
+
+@pytest.mark.parametrize(
+    ("wrt", "expected"),
+    [
+        (["w", "b"], {"conv2d_weight_bias": 1}),
+        (["x", "w", "b"], {"conv2d_weight_bias": 1, "conv2d_input": 1}),
+        (["w"], {"conv2d_weight": 1}),
+        (["x", "w"], {"conv2d_weight": 1, "conv2d_input": 1}),
+        (["b"], {}),
+    ],
+)
+def test_weight_and_bias_share_a_node_where_both_are_asked_for(wrt: list[str], expected: dict[str, int]) -> None:
+    specs = {"x": spec(2, 2, 5, 5), "w": spec(3, 2, 3, 3), "b": spec(3)}
+    counts = ops_of(verify(differentiate(loss_graph(biased_convolution, specs), "loss", wrt)))
+    assert {name: n for name, n in counts.items() if name.startswith("conv2d_")} == expected
+
+
+def test_gradients_of_a_convolution_are_the_tape_s_to_the_bit() -> None:
+    parameters = {"x": array(2, 2, 5, 5), "w": array(3, 2, 3, 3, seed=1), "b": array(3, seed=2)}
+    assert_same_bits(*both(biased_convolution, parameters))
+
+    def penalty(ops: Any, p: Mapping[str, Any]) -> Any:
+        by_w, by_b = ops.gradients(biased_convolution(ops, p), [p["w"], p["b"]])
+        return ops.sum(by_w * by_w) + ops.sum(by_b * by_b)
+
+    assert_same_bits(*both(penalty, parameters))
+
+
 def test_what_stands_behind_the_loss_is_not_differentiated() -> None:
     def model(ops: Any, s: Mapping[str, Any]) -> Mapping[str, Any]:
         y = ops.tanh(s["x"])

@@ -312,6 +312,17 @@ def test_an_altered_constant_is_noticed(saved: Path) -> None:
         Executable.load(saved)
 
 
+def test_constants_of_another_file_are_noticed(saved: Path) -> None:
+    with zipfile.ZipFile(saved) as file:
+        parts = {name: file.read(name) for name in file.namelist()}
+    parts[CONSTANTS] = array(3, 2, seed=1).tobytes()
+    with zipfile.ZipFile(saved, "w") as file:
+        for name, content in parts.items():
+            file.writestr(name, content)
+    with pytest.raises(ExecutableError, match=r"model\.tvg: altered: its contents have sha256"):
+        Executable.load(saved)
+
+
 @pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04", b"\x80\x04N.", bytes(range(256)) * 20])
 def test_a_foreign_file_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "foreign"
@@ -361,13 +372,13 @@ def edit(*path: Any, to: Any) -> Callable[[dict[str, Any]], None]:
     return change
 
 
-UNSOUND: dict[str, Callable[[dict[str, Any]], None]] = {
+UNSOUND: dict[str, Callable[[dict[str, Any]], Any]] = {
     "an unknown op": edit("nodes", 0, 0, to="matmull"),
     "a value used before it is defined": edit("nodes", 0, 1, 0, to=[3]),
     "a value that is not there": edit("nodes", 0, 1, 0, to=[99]),
     "an output that nobody defines": edit("outputs", "out", to=99),
-    "a value defined twice": edit("nodes", 1, 3, to=[2]),
-    "an input defined again": edit("nodes", 0, 3, to=[0]),
+    "a value defined twice": lambda g: (edit("nodes", 1, 3, to=[2])(g), edit("outputs", "out", to=2)(g)),
+    "an input defined again": lambda g: (edit("nodes", 2, 3, to=[0])(g), edit("outputs", "out", to=0)(g)),
     "an input too many": edit("nodes", 1, 1, to=[[2], [2]]),
     "an output too many": edit("nodes", 1, 3, to=[3, 4]),
     "an attribute too many": edit("nodes", 0, 2, to={"dim": 0}),
@@ -378,6 +389,7 @@ UNSOUND: dict[str, Callable[[dict[str, Any]], None]] = {
     "a negative size": edit("specs", 1, 0, to=[-3, 2]),
     "an unknown dtype": edit("specs", 0, 1, to="float23"),
     "an unknown device": edit("specs", 0, 2, to="abacus"),
+    "an unknown device on the way": edit("specs", 2, 2, to="abacus"),
     "inputs twice": edit("inputs", to=["x", "x"]),
     "more inputs than values": edit("inputs", to=list("abcdefgh")),
     "no nodes": edit("nodes", to=None),

@@ -237,6 +237,10 @@ NOT_IDENTITIES: dict[str, tuple[Model, Spec]] = {
     "x * 0 is not 0 for NaN": (lambda ops, x: x * 0.0, spec(3)),
     "x * 1 broadcast": (lambda ops, x: x * ops.full_like(x, shape=(2, 3), value=1.0), spec(3)),
     "x - 0 broadcast": (lambda ops, x: x - ops.full_like(x, shape=(2, 3), value=0.0), spec(3)),
+    "a sum of ones is not one": (
+        lambda ops, x: x * ops.sum_to(ops.full_like(x, shape=(2, 3), value=1.0), shape=(3,)),
+        spec(3),
+    ),
     "integer * 1.0 is a float": (lambda ops, x: x * 1.0, spec(3, dtype=INT)),
     "integer / 1 is a float": (lambda ops, x: x / 1, spec(3, dtype=INT)),
     "truth * 1 is an integer": (lambda ops, x: x * 1, spec(3, dtype=torch.bool)),
@@ -494,6 +498,16 @@ BROKEN: dict[str, tuple[Graph, str]] = {
     "a view read after an update": (
         graph_of(
             node("tanh", (X,), Y), node("permute", (X,), Z, dims=(0,)), STEP, node("exp", (Z,), OTHER), donated=DONATED
+        ),
+        "exp .* reads %1 after an update has overwritten it",
+    ),
+    "a view of a view read after an update": (
+        graph_of(
+            node("permute", (X,), Y, dims=(0,)),
+            node("reshape", (Y,), Z, shape=(3,)),
+            replace(STEP, inputs=(X, V, V)),
+            node("exp", (Z,), OTHER),
+            donated=DONATED,
         ),
         "exp .* reads %1 after an update has overwritten it",
     ),

@@ -50,7 +50,7 @@ def spy(monkeypatch: pytest.MonkeyPatch, name: str, before: Callable[[], None] =
     def call(*operands: Any, **attrs: Any) -> Any:
         before()
         out = kernel(*operands, **attrs)
-        results.append(weakref.ref(out))
+        results.append(weakref.ref(out[0] if isinstance(out, tuple) else out))
         return out
 
     monkeypatch.setitem(KERNELS.__dict__, name, call)
@@ -223,7 +223,9 @@ def test_attributes_with_zeros_of_both_signs_are_told_apart(tape: Tape) -> None:
 def test_torch_records_nothing_of_its_own() -> None:
     theirs = torch.ones(3, requires_grad=True)
     with Tape() as tape:
-        y = tape.ops.exp(tape.parameter(theirs) * theirs)
+        w = tape.parameter(theirs)
+        y = tape.ops.exp(w * theirs)
+        assert not w.data.requires_grad
         assert not y.data.requires_grad
     assert not torch.is_inference_mode_enabled()
 
@@ -385,6 +387,18 @@ def test_the_first_layer_s_input_gets_no_gradient(tape: Tape, monkeypatch: pytes
     assert (len(by_input), len(by_weight)) == (1, 2)
 
 
+@pytest.mark.parametrize(("wanted", "expected"), [("wb", (1, 0)), ("w", (0, 1)), ("b", (0, 0))])
+def test_weight_and_bias_share_a_kernel_where_both_are_asked_for(
+    tape: Tape, monkeypatch: pytest.MonkeyPatch, wanted: str, expected: tuple[int, int]
+) -> None:
+    together, alone = spy(monkeypatch, "conv2d_weight_bias"), spy(monkeypatch, "conv2d_weight")
+    given = {"w": tape.parameter(array(3, 2, 3, 3)), "b": tape.parameter(array(3))}
+    out = tape.ops.conv2d(tape.constant(array(1, 2, 5, 5)), given["w"], given["b"])
+    found = tape.gradients(tape.ops.sum(out), [given[name] for name in wanted])
+    assert [g.shape for g in found] == [given[name].shape for name in wanted]
+    assert (len(together), len(alone)) == expected
+
+
 def test_a_branch_that_was_not_asked_for_is_not_walked(tape: Tape, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = spy(monkeypatch, "tanh_backward")
     v, w = tape.parameter(array(3)), tape.parameter(array(3, seed=1))
@@ -438,12 +452,14 @@ def test_a_new_loss_on_a_freed_value_is_refused_where_it_needs_what_was_freed(ta
         tape.gradients(tape.ops.sum(middle * w), [v])
 
 
-def test_a_freed_value_is_a_constant_for_what_comes_later(tape: Tape) -> None:
-    v = tape.parameter(np.array(2.0))
+def test_a_freed_value_is_a_constant_for_what_comes_later(tape: Tape, monkeypatch: pytest.MonkeyPatch) -> None:
+    v = tape.parameter(np.array([[2.0]]))
     middle = v * 3.0
     tape.gradients(middle * middle, [v])
-    w = tape.parameter(np.array(5.0))
-    assert float(tape.gradients(middle * w, [w])[0]) == 6.0
+    w = tape.parameter(np.array([[5.0]]))
+    products = spy(monkeypatch, "matmul")
+    assert float(tape.gradients(middle @ w, [w])[0]) == 6.0
+    assert len(products) == 1
     assert float(tape.gradients(middle * middle, [middle])[0]) == 12.0
 
 

@@ -158,6 +158,17 @@ def test_shapes_and_dtypes_are_inferred(model: Callable[..., Any], expected: Spe
     assert out_spec(traced(model, spec(3, 4), spec(4, 5))) == expected
 
 
+def test_one_op_on_many_kinds_of_operands_is_inferred_each_time() -> None:
+    def model(ops: Any, x: Any, y: Any) -> Any:
+        assert [(x * n).dtype for n in (1, 1.0, True)] == [torch.int64, torch.float32, torch.int64]
+        assert [(y * n).shape for n in (1, y, y[:, None])] == [(3,), (3,), (3, 3)]
+        assert [ops.sum(y[None], dim=d).shape for d in (0, 1, None)] == [(3,), (1,), ()]
+        assert [ops.cast(x, dtype=d).dtype for d in ("bool", "float64")] == [torch.bool, torch.float64]
+        return x
+
+    traced(model, spec(2, dtype=torch.int64), spec(3))
+
+
 def test_a_for_loop_over_rows_unrolls() -> None:
     graph = traced(lambda ops, x: sum(row * row for row in x), spec(3, 2))
     assert [node.op.name for node in graph.nodes] == ["getitem", "mul", "add"] * 3

@@ -11,7 +11,7 @@ from engines.op import kernels_only
 from engines.ops import KERNELS
 from engines.tape.tape import Tape
 from engines.tape.tensor import Tensor
-from engines.value import EngineError
+from engines.value import EngineError, canonical_device
 
 
 class TapeProgram:
@@ -21,6 +21,7 @@ class TapeProgram:
         if task.quantity == "step" and task.optimizer is None:
             raise EngineError("tape: quantity 'step' needs an optimizer, found None")
         self._task = task
+        self._device = canonical_device(task.device)
         self.parameters = place_arrays(task.parameters, task.device)
         self.phases: Mapping[str, float] = {}
         self.counters: dict[str, int] = {}
@@ -33,7 +34,7 @@ class TapeProgram:
     def run(self, placed: Placed) -> Outputs:
         """See `Program.run`."""
         task = self._task
-        with Tape(task.device) as tape:
+        with Tape(self._device) as tape:
             tape.recording = task.quantity != "forward"
             ours, loss = self._forward(tape, placed)
             if task.quantity == "forward":
@@ -48,7 +49,7 @@ class TapeProgram:
 
     def record(self, placed: Placed) -> Tape:
         """See `DynamicProgram.record`."""
-        with Tape(self._task.device) as tape:
+        with Tape(self._device) as tape:
             self._forward(tape, placed)
         return tape
 
