@@ -86,6 +86,11 @@ class Op:
         """What the rule for input number `index` reads: a function from outputs and inputs to its arguments."""
         return self.pickers[0 if self.variadic else index]
 
+    def run(self, operands: Sequence[Any], attrs: Mapping[str, Any]) -> tuple[Any, ...]:
+        """The kernel on these operands, with all attributes given; always a tuple of outputs."""
+        out = self.kernel(list(operands), **attrs) if self.variadic else self.kernel(*operands, **attrs)
+        return (out,) if self.outputs == 1 else tuple(out)
+
     def complete(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """The attributes given by a caller, with defaults filled in, as hashable data. Raises EngineError."""
         attrs = {**self.attrs, **{name: self._plain(name, value) for name, value in given.items()}}

@@ -1,7 +1,7 @@
 """Optimisers, written in ops: the same text updates a tape's parameters and becomes part of a graph.
 
-    sgd = Sgd(lr=0.01, momentum=0.5)
-    parameters, velocity = sgd.update(ops, parameters, velocity, gradients)
+sgd = Sgd(lr=0.01, momentum=0.5)
+parameters, velocity = sgd.update(ops, parameters, velocity, gradients)
 """
 
 from __future__ import annotations

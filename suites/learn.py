@@ -40,6 +40,7 @@ BITWISE = ("graph_replay",)
 """Engines whose losses must equal the tape's bit for bit."""
 LOSS_TOLERANCE = 1e-3
 """Largest relative difference of any step's loss from the tape's, with optimisation passes on."""
+DEFAULT_EPOCHS = 30
 SEED = 0
 CHUNK = 256
 
@@ -161,7 +162,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--workload", nargs="+", default=["cnn", "lenet5"], help="what to train; default cnn lenet5")
     parser.add_argument("--engine", nargs="+", default=list(LEARNERS), help=f"default {' '.join(LEARNERS)}")
     parser.add_argument("--data", type=Path, help="folder with MNIST's IDX files; default scikit-learn's digits")
-    parser.add_argument("--epochs", type=int, default=EFFORTS["quick"].epochs["cnn"], help="passes over the digits")
+    parser.add_argument("--epochs", type=int, help="passes over the digits; default as at quick effort")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--device", default="cpu")
     return parser
@@ -170,7 +171,8 @@ def _parser() -> argparse.ArgumentParser:
 def _learn_and_tell(name: str, digits: Digits, options: argparse.Namespace) -> bool:
     cell = Cell("learning", name, "train", options.batch_size, device=options.device)
     start = time.monotonic()
-    rows = learn(cell, options.engine, options.epochs, digits, _line())
+    epochs = options.epochs or EFFORTS["quick"].epochs.get(name, DEFAULT_EPOCHS)
+    rows = learn(cell, options.engine, epochs, digits, _line())
     print(f"\r\033[K{name}: {time.monotonic() - start:.0f} s" if sys.stdout.isatty() else name)  # noqa: T201
     for row in rows.values():
         facts = row.learning

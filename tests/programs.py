@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -188,13 +188,13 @@ def random_program(seed: int, length: int = 10) -> Program:
     return Program(loss, parameters, {"x": tensor(ROWS, COLUMNS, seed=seed + 4), "index": torch.tensor([4, 0, 4])})
 
 
-def on_tape(program: Program) -> list[torch.Tensor]:
-    """Loss and gradients from the tape."""
+def on_tape(program: Program, wrt: Sequence[str] | None = None) -> list[torch.Tensor]:
+    """Loss and gradients from the tape, of the parameters named in `wrt` or of all."""
     with Tape() as tape:
         ours = {name: tape.parameter(value) for name, value in program.parameters.items()}
         theirs = {name: tape.constant(value) for name, value in program.batch.items()}
         loss = program.loss(tape.ops, ours, theirs, tape.constant(KEY))
-        return [loss.data, *(g.data for g in tape.gradients(loss, list(ours.values())))]
+        return [loss.data, *(g.data for g in tape.gradients(loss, [ours[name] for name in wrt or ours]))]
 
 
 def on_graph(program: Program, passes: Sequence[Pass] = ()) -> Executable:
@@ -202,10 +202,3 @@ def on_graph(program: Program, passes: Sequence[Pass] = ()) -> Executable:
     weights = {name: Spec.of(value) for name, value in program.parameters.items()}
     batch = {name: Spec.of(value) for name, value in program.batch.items()}
     return compile_loss(program.loss, weights, batch, Spec.of(KEY), passes=passes)
-
-
-def vars_of(graph: Graph) -> Iterator[Any]:
-    yield from graph.inputs.values()
-    yield from graph.constants
-    for node in graph.nodes:
-        yield from node.outputs

@@ -49,6 +49,15 @@ def test_gradients_of_random_programs_are_the_tape_s_to_the_bit(seed: int) -> No
     assert_same_bits(on_graph(program)(*program.inputs()), on_tape(program))
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_gradients_of_some_parameters_are_those_among_all(seed: int) -> None:
+    program = random_program(seed + 200)
+    names = list(program.parameters)
+    loss, *gradients = on_tape(program)
+    for some in ([names[seed % 4]], [names[seed % 3 + 1], names[seed % 3]]):
+        assert_same_bits(on_tape(program, some), [loss, *(gradients[names.index(name)] for name in some)])
+
+
 @pytest.mark.parametrize("number", [0, 1, 2])
 def test_a_loss_that_is_one_of_several_outputs(number: int) -> None:
     found, expected = both(lambda ops, p: ops.split(p["w"] * 2.0, sizes=(1, 1, 1))[number], {"w": array(3)})

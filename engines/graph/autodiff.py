@@ -1,7 +1,7 @@
 """Differentiating a graph: the gradient rules, run once on symbols, become nodes of the same graph.
 
-    graph = differentiate(graph, "loss", ["w", "b"])      # has outputs loss, grad.w, grad.b
-    graph = update(graph, Sgd(lr=0.01), ["w", "b"])        # has outputs loss, w, w.velocity, b, b.velocity
+graph = differentiate(graph, "loss", ["w", "b"])      # has outputs loss, grad.w, grad.b
+graph = update(graph, Sgd(lr=0.01), ["w", "b"])        # has outputs loss, w, w.velocity, b, b.velocity
 """
 
 from __future__ import annotations
@@ -91,9 +91,7 @@ def differentiate(graph: Graph, loss: str, wrt: Sequence[str]) -> Graph:
     inputs = [Symbol(_named(graph, "input", graph.inputs, name), builder) for name in wrt]
     found = gradients(Symbol(_named(graph, "output", graph.outputs, loss), builder), inputs)
     outputs = {f"grad.{name}": symbol.var for name, symbol in zip(wrt, found, strict=True)}
-    return replace(
-        graph, nodes=tuple(builder.nodes), constants=builder.constants, outputs={**graph.outputs, **outputs}
-    )
+    return replace(graph, nodes=tuple(builder.nodes), constants=builder.constants, outputs={**graph.outputs, **outputs})
 
 
 def _named(graph: Graph, kind: str, found: Mapping[str, Var], name: str) -> Var:

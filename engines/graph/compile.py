@@ -1,7 +1,7 @@
 """From a model to an executable, and the cache that keeps one per set of shapes and dtypes.
 
-    step = Compiled(model.loss, quantity="step", optimizer=Sgd(lr=0.01))
-    loss = step(parameters, batch, key)["loss"]       # compiles at the first call, and again for each new shape
+step = Compiled(model.loss, quantity="step", optimizer=Sgd(lr=0.01))
+loss = step(parameters, batch, key)["loss"]       # compiles at the first call, and again for each new shape
 """
 
 from __future__ import annotations
@@ -118,6 +118,8 @@ class Compiled:
         if executable is None:
             weights = {name: Spec.of(v) for name, v in parameters.items() if not name.endswith(".velocity")}
             specs = {name: Spec.of(v) for name, v in batch.items()}
-            executable = compile_loss(self._loss, weights, specs, None if key is None else Spec.of(key), **self._options)
+            executable = compile_loss(
+                self._loss, weights, specs, None if key is None else Spec.of(key), **self._options
+            )
             self.executables[signature] = executable
         return executable.run_named(given)

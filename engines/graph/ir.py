@@ -8,7 +8,7 @@
       return loss=%1
     }
 
-A `Var` is one value; its identity is its name. A `Node` computes some from others. Order in `Graph.nodes` is an order of
+A `Var` is one value; its identity is its name. A `Node` computes some from others. `Graph.nodes` stand in an order of
 execution, so nobody sorts and nobody recurses.
 """
 

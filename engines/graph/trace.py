@@ -1,6 +1,6 @@
 """Tracing: run a model on symbols, which compute nothing, and keep the nodes that it asked for.
 
-    graph = trace(lambda ops, x: {"y": ops.relu(x["x"])}, {"x": Spec((4,), torch.float32, "cpu")})
+graph = trace(lambda ops, x: {"y": ops.relu(x["x"])}, {"x": Spec((4,), torch.float32, "cpu")})
 """
 
 from __future__ import annotations
@@ -47,30 +47,36 @@ class Symbol(Value):
     def __repr__(self) -> str:
         return f"Symbol({self.spec})"
 
-    def __bool__(self) -> NoReturn:
-        self._refuse("a Python `if`, `while`, `and`, `or`, `not` or `assert` needs its truth", "ops.where(condition, a, b)")
+    def __bool__(self) -> bool:
+        raise self._symbolic(
+            "a Python `if`, `while`, `and`, `or`, `not` or `assert` needs its truth", "ops.where(condition, a, b)"
+        )
 
     def __float__(self) -> NoReturn:
-        self._refuse("float() needs its number", "the value itself, or make the number an attribute or an input")
+        raise self._symbolic(
+            "float() needs its number", "the value itself, or make the number an attribute or an input"
+        )
 
     def __int__(self) -> NoReturn:
-        self._refuse("int() needs its number", "the value itself, or a Python number known before tracing")
+        raise self._symbolic("int() needs its number", "the value itself, or a Python number known before tracing")
 
     __index__ = __int__
 
-    def __str__(self) -> NoReturn:
-        self._refuse("print() and str() need its elements", "repr() for shape and dtype, or return it as an output")
+    def __str__(self) -> str:
+        raise self._symbolic(
+            "print() and str() need its elements", "repr() for shape and dtype, or return it as an output"
+        )
 
     def __format__(self, _: str) -> NoReturn:
-        self._refuse("formatting needs its elements", "repr() for shape and dtype, or return it as an output")
+        raise self._symbolic("formatting needs its elements", "repr() for shape and dtype, or return it as an output")
 
     def __array__(self, *_: Any, **__: Any) -> NoReturn:
-        self._refuse("NumPy needs its elements", "the same function of ops")
+        raise self._symbolic("NumPy needs its elements", "the same function of ops")
 
-    def _refuse(self, what: str, instead: str) -> NoReturn:
+    def _symbolic(self, what: str, instead: str) -> EngineError:
         where = user_location()
         line = linecache.getline(where.file, where.line).strip()
-        raise EngineError(
+        return EngineError(
             f"{self.spec} is symbolic: {what}, which is not there before the graph runs; use {instead}; "
             f"at {where}: {line}"
         )
@@ -130,10 +136,9 @@ def infer(op: Op, inputs: Sequence[Operand], attrs: Mapping[str, Any]) -> tuple[
     check_operands(op, [i.spec if isinstance(i, Var) else i for i in inputs if op.promotes or i is not None])
     try:
         with kernels_only():
-            out = op.kernel(operands, **attrs) if op.variadic else op.kernel(*operands, **attrs)
+            outs = op.run(operands, attrs)
     except KERNEL_ERRORS as error:
         raise refusal(op, [i.spec if isinstance(i, Var) else i for i in inputs], attrs, error) from None
-    outs = (out,) if op.outputs == 1 else out
     return tuple(Spec(tuple(o.shape), o.dtype, device) for o in outs)
 
 

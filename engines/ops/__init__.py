@@ -1,7 +1,7 @@
 """The op table: every op of every engine, each with its kernel and its gradient rules side by side.
 
     TABLE["exp"].kernel(x)            # the torch kernel itself
-    KERNELS.exp(x)                    # the same through a namespace: what a gradient rule runs on during a backward pass
+    KERNELS.exp(x)                    # the same through a namespace: what gradient rules run on in a backward pass
     bind("mine", make)                # a new engine's namespace, `make` turning each op into a function
 
 To add an op: one block in one of these files, and its case in tests/op_cases.py.

@@ -1,7 +1,8 @@
 """Convolution over images in (batch, channel, height, width) order.
 
-The two gradients are ops of their own, each asked for by itself, so nobody computes the gradient of a batch of images
-that nobody wants; weight and bias, wanted together, share one pass. All are again convolutions, which gives gradients of gradients.
+The gradients are ops of their own, each asked for by itself, so nobody computes the gradient of a batch of images that
+nobody wants; weight and bias, wanted together, share one pass. All are again convolutions, which gives gradients of
+gradients.
 """
 
 from __future__ import annotations

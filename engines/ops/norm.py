@@ -74,12 +74,12 @@ def _batch_norm_x(ops: Namespace, g: Any, _y: Any, mean: Any, rstd: Any, x: Any,
         total = ops.batch_norm_backward(scaled, x, mean, rstd)
     g_statistics = (None, _per_channel(ops, g[1], x), _per_channel(ops, g[2], x))
     n = math.prod(x.shape[d] for d in _channel_dims(x))
-    return _through_statistics(
-        ops, total, g_statistics, x, _per_channel(ops, mean, x), _per_channel(ops, rstd, x), n
-    )
+    return _through_statistics(ops, total, g_statistics, x, _per_channel(ops, mean, x), _per_channel(ops, rstd, x), n)
 
 
-def _batch_norm_weight(ops: Namespace, g: Any, _y: Any, mean: Any, rstd: Any, x: Any, _w: Any, _b: Any, **_: Any) -> Any:
+def _batch_norm_weight(
+    ops: Namespace, g: Any, _y: Any, mean: Any, rstd: Any, x: Any, _w: Any, _b: Any, **_: Any
+) -> Any:
     if g[0] is None:
         return ops.full_like(mean, value=0.0)
     u = (x - _per_channel(ops, mean, x)) * _per_channel(ops, rstd, x)
@@ -93,7 +93,17 @@ def _batch_norm_bias(
 
 
 def _layer_norm_x(
-    ops: Namespace, g: Any, _y: Any, mean: Any, rstd: Any, x: Any, weight: Any, _b: Any, *, normalized_shape: Shape, eps: float
+    ops: Namespace,
+    g: Any,
+    _y: Any,
+    mean: Any,
+    rstd: Any,
+    x: Any,
+    weight: Any,
+    _b: Any,
+    *,
+    normalized_shape: Shape,
+    eps: float,
 ) -> Any:
     total = None
     if g[0] is not None:
@@ -102,7 +112,9 @@ def _layer_norm_x(
     return _through_statistics(ops, total, g, x, mean, rstd, math.prod(normalized_shape))
 
 
-def _layer_norm_weight(ops: Namespace, g: Any, _y: Any, mean: Any, rstd: Any, x: Any, w_shape: Shape, _b: Any, **_: Any) -> Any:
+def _layer_norm_weight(
+    ops: Namespace, g: Any, _y: Any, mean: Any, rstd: Any, x: Any, w_shape: Shape, _b: Any, **_: Any
+) -> Any:
     if g[0] is None:
         return ops.full_like(x, shape=w_shape, value=0.0)
     return ops.sum_to(g[0] * ((x - mean) * rstd), shape=w_shape)
@@ -114,7 +126,9 @@ def _layer_norm_bias(
     return _nothing(ops, g, b_shape) if g[0] is None else ops.sum_to(g[0], shape=b_shape)
 
 
-def _second_order(ops: Namespace, c: Any, g: Any, x: Any, mean: Any, rstd: Any, dims: tuple[int, ...]) -> dict[str, Any]:
+def _second_order(
+    ops: Namespace, c: Any, g: Any, x: Any, mean: Any, rstd: Any, dims: tuple[int, ...]
+) -> dict[str, Any]:
     """Gradients of D(g, x, mean, rstd) = rstd (g - mean(g) - u mean(g u)), contracted with c, statistics broadcast."""
 
     def average(value: Any) -> Any:
@@ -133,16 +147,18 @@ def _second_order(ops: Namespace, c: Any, g: Any, x: Any, mean: Any, rstd: Any, 
 
 def _batch_second(name: str) -> Any:
     def rule(ops: Namespace, c: Any, _out: Any, g: Any, x: Any, mean: Any, rstd: Any) -> Any:
-        found = _second_order(
-            ops, c, g, x, _per_channel(ops, mean, x), _per_channel(ops, rstd, x), _channel_dims(x)
-        )[name]
+        found = _second_order(ops, c, g, x, _per_channel(ops, mean, x), _per_channel(ops, rstd, x), _channel_dims(x))[
+            name
+        ]
         return found if name == "x" else ops.reshape(found, shape=tuple(mean.shape))
 
     return rule
 
 
 def _layer_second(name: str) -> Any:
-    def rule(ops: Namespace, c: Any, _out: Any, g: Any, x: Any, mean: Any, rstd: Any, *, normalized_shape: Shape) -> Any:
+    def rule(
+        ops: Namespace, c: Any, _out: Any, g: Any, x: Any, mean: Any, rstd: Any, *, normalized_shape: Shape
+    ) -> Any:
         return _second_order(ops, c, g, x, mean, rstd, _last_dims(x, normalized_shape))[name]
 
     return rule

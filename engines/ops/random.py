@@ -3,7 +3,7 @@
     key = step_key(seed=0, step=7)                 # a plain integer, new for every step
     ops.dropout(x, key, rate=0.5, stream=1)        # `stream` tells the draws of one step apart
 
-The generator is SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014), which
+The generator is SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014). It
 computes the n-th number directly from the key and n; no state is carried from one draw to the next.
 """
 

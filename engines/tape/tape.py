@@ -19,7 +19,8 @@ import torch
 
 from engines.op import Namespace, Op, describe, kernels_only
 from engines.ops import KERNELS
-from engines.tape.tensor import OPS, Tensor
+from engines.tape.record import OPS
+from engines.tape.tensor import Tensor
 from engines.value import EngineError, Location, Spec, canonical_device, user_location
 
 LEAF = ("leaf",)
@@ -212,14 +213,22 @@ def _walk(
                 rule = op.rule(i)
                 part = rule(ops, g, *args, **attrs, index=i) if op.variadic else rule(ops, g, *args, **attrs)
                 grads[target] = part if grads[target] is None else grads[target] + part
-                del part  # where it was added, nobody else needs it
+                del part, args  # or they would live through the next entry's rules
         if freed is not None:
             entries[slot : slot + outputs] = [freed] * outputs
     return [ops.full_like(v if record else v.data, value=0.0) if found[v.slot] is None else found[v.slot] for v in wrt]
 
 
 def _run_joint(
-    tape: Tape, slot: int, entry: tuple[Any, ...], g: Any, grads: list[Any], needed: Any, *, ops: Namespace, record: bool
+    tape: Tape,
+    slot: int,
+    entry: tuple[Any, ...],
+    g: Any,
+    grads: list[Any],
+    needed: Any,
+    *,
+    ops: Namespace,
+    record: bool,
 ) -> Sequence[Any]:
     """Run an op's joint rule if all of its inputs are wanted; gives what is left for the rules of single inputs."""
     op, attrs, slots, saved, _ = entry

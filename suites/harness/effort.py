@@ -33,7 +33,7 @@ EFFORTS: Mapping[str, Effort] = MappingProxyType(
         effort.name: effort
         for effort in (
             Effort(
-                "quick", 0.8, 9, 60, (1, 16, 64, 256), (10, 100, 1000, 10_000, 100_000), 3, {"cnn": 12, "lenet5": 30}
+                "quick", 0.8, 9, 60, (1, 16, 64, 256), (10, 100, 1000, 10_000, 100_000), 3, {"cnn": 30, "lenet5": 40}
             ),
             Effort(
                 "standard",
@@ -43,7 +43,7 @@ EFFORTS: Mapping[str, Effort] = MappingProxyType(
                 (1, 4, 16, 64, 256),
                 (10, 100, 1000, 10_000, 100_000),
                 7,
-                {"cnn": 15, "lenet5": 30},
+                {"cnn": 50, "lenet5": 100},
             ),
             Effort(
                 "full",
@@ -53,7 +53,7 @@ EFFORTS: Mapping[str, Effort] = MappingProxyType(
                 (1, 2, 4, 8, 16, 32, 64, 128, 256),
                 (10, 30, 100, 300, 1000, 3000, 10_000, 30_000, 100_000),
                 15,
-                {"cnn": 25, "lenet5": 60},
+                {"cnn": 75, "lenet5": 200},
             ),
         )
     }

@@ -82,7 +82,7 @@ def digit_batch(rng: Rng, batch_size: int) -> Arrays:
 
 
 def uniform_fan_in(rng: Rng, shape: tuple[int, ...], fan_in: int) -> Array:
-    """Weights or biases from U(-1/sqrt(fan_in), 1/sqrt(fan_in)), float32: what torch.nn.Linear and Conv2d start with."""
+    """Float32 weights or biases from U(-1/sqrt(fan_in), 1/sqrt(fan_in)), as torch.nn.Linear and Conv2d start."""
     bound = 1.0 / np.sqrt(fan_in)
     return rng.uniform(-bound, bound, shape).astype(np.float32)
 

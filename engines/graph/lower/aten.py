@@ -1,9 +1,9 @@
 """Lowering to straight-line Python over the kernels, one statement a node, every value freed after its last use.
 
-    def f(image, label, conv1_weight):
-        v0 = conv2d(image, conv1_weight, None, stride=1, padding=0, dilation=1, groups=1)  # cnn.py:41
-        v1 = relu(v0); del v0  # cnn.py:41
-        return (v1,)
+def f(image, label, conv1_weight):
+    v0 = conv2d(image, conv1_weight, None, stride=1, padding=0, dilation=1, groups=1)  # cnn.py:41
+    v1 = relu(v0); del v0  # cnn.py:41
+    return (v1,)
 """
 
 from __future__ import annotations

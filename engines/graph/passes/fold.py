@@ -34,9 +34,7 @@ def fold(graph: Graph) -> Graph:
         if any(operand is NotImplemented for operand in operands):
             return node
         with kernels_only():
-            out = node.op.kernel(operands, **node.attrs) if node.op.variadic else node.op.kernel(*operands, **node.attrs)
-        for var, tensor in zip(node.outputs, (out,) if node.op.outputs == 1 else out, strict=True):
-            constants[var] = tensor
+            constants.update(zip(node.outputs, node.op.run(operands, node.attrs), strict=True))
         return node.outputs
 
     folded = rewrite(graph, visit)
