@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from engines.value import DTYPE_NAMES, EngineError, Spec, user_location
+from engines.value import DTYPE_NAMES, EngineError, Spec, Value, user_location
 
 Kernel = Callable[..., Any]
 Rule = Callable[..., Any]
@@ -236,7 +236,7 @@ def listed(op: Op, operands: Sequence[Any]) -> tuple[Any, ...]:
     return tuple(operands[0])
 
 
-def lift(op: Op, operand: Any, device: str) -> Any:
+def lift(op: Op, operand: Any, engine: str, device: str) -> Any:
     """An operand that is not an engine's value, as one a kernel takes: a number, None, or a tensor on `device`.
 
     NumPy arrays are copied to the device. A torch tensor must be there already: a silent transfer would be a cost that
@@ -255,6 +255,11 @@ def lift(op: Op, operand: Any, device: str) -> Any:
                 f"at {user_location()}; move it with .to({device!r})"
             )
         return operand.detach()
+    if isinstance(operand, Value):
+        raise EngineError(
+            f"{op.name}: engines differ: {describe(operand)} belongs to {operand.ops.engine}, "
+            f"the other inputs to {engine}, at {user_location()}"
+        )
     raise EngineError(
         f"{op.name}: takes values of this engine, NumPy arrays, torch tensors and numbers; "
         f"found {type(operand).__name__} at {user_location()}"

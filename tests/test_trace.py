@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from engines.graph import Graph, Symbol, trace
+from engines.tape import Tape
 from engines.value import EngineError, Spec
 from tests.programs import array, assert_same_bits, at, run, spec, tensor, traced
 
@@ -302,3 +303,17 @@ def test_misuse_is_an_error_with_the_user_s_line(act: Callable[..., Any]) -> Non
 def test_an_unknown_op_is_answered_with_the_nearest_name() -> None:
     with pytest.raises(EngineError, match=r"no op named 'rellu'; did you mean 'relu'\?"):
         traced(lambda ops, x: ops.rellu(x), spec(3))
+
+
+def test_values_of_two_engines_do_not_mix():
+    with Tape() as tape:
+        x = tape.parameter(np.ones(3))
+        specs = {"s": Spec((3,), torch.float64, "cpu")}
+        with pytest.raises(
+            EngineError, match=r"mul: engines differ: f64\[3\] belongs to tape, the other inputs to graph"
+        ):
+            trace(lambda ops, given: {"y": ops.mul(given["s"], x)}, specs)
+        with pytest.raises(
+            EngineError, match=r"mul: engines differ: f64\[3\] belongs to graph, the other inputs to tape"
+        ):
+            trace(lambda _, given: {"y": x * given["s"]}, specs)

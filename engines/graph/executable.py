@@ -15,6 +15,7 @@ import hashlib
 import io
 import json
 import operator
+import os
 import struct
 import traceback
 import zipfile
@@ -94,16 +95,19 @@ class Executable:
         return dict(zip(self.graph.outputs, self(*(inputs[name] for name in self.graph.inputs)), strict=True))
 
     def save(self, path: Path) -> None:
-        """Write to `path`, whole or not at all."""
-        offsets = io.BytesIO()
-        document = json.dumps(_document(self.graph, offsets)).encode()
-        constants = offsets.getvalue()
-        partial = path.with_name(path.name + ".partial")
-        with zipfile.ZipFile(partial, "w") as file:
-            file.writestr(GRAPH, document)
-            file.writestr(CONSTANTS, constants)
-            file.writestr(DIGEST, hashlib.sha256(document + constants).hexdigest())
-        partial.replace(path)
+        """Write to `path`, whole or not at all. Raises OSError where that cannot be done, and leaves nothing behind."""
+        stored = io.BytesIO()
+        document = json.dumps(_document(self.graph, stored)).encode()
+        constants = stored.getvalue()
+        unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            with zipfile.ZipFile(unfinished, "w") as file:
+                file.writestr(GRAPH, document)
+                file.writestr(CONSTANTS, constants)
+                file.writestr(DIGEST, hashlib.sha256(document + constants).hexdigest())
+            unfinished.replace(path)
+        finally:
+            unfinished.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: Path) -> Executable:

@@ -168,7 +168,7 @@ def _operand(op: Op, operand: Any, builder: Builder) -> Operand:
         if operand.builder is not builder:
             raise EngineError(f"{op.name}: {operand.spec} belongs to another trace, at {user_location()}")
         return operand.var
-    lifted = lift(op, operand, builder.device)
+    lifted = lift(op, operand, "graph", builder.device)
     return builder.constant(lifted) if isinstance(lifted, torch.Tensor) else lifted
 
 

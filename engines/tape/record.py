@@ -56,7 +56,7 @@ def _general(op: Op) -> Callable[..., Any]:
                 raw.append(operand.data)
                 slots.append(operand.slot)
             else:
-                raw.append(lift(op, operand, tape.device))
+                raw.append(lift(op, operand, "tape", tape.device))
                 slots.append(-1)
         if promotes:
             check_operands(op, raw)

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import torch
 
-from engines.op import Namespace, Op, describe, kernels_only
+from engines.op import KERNEL_ERRORS, Namespace, Op, describe, kernels_only
 from engines.ops import KERNELS
 from engines.tape.record import OPS
 from engines.tape.tensor import Tensor
@@ -198,48 +198,43 @@ def _walk(
             if grads[slot] is not None and slot > earliest:
                 raise _freed_already(entry)
             continue
-        op, attrs, slots, saved, outputs = entry
+        op, outputs = entry[0], entry[4]
         g = grads[slot] if op.outputs == 1 else _together(grads[slot : slot + outputs])
         if g is not None:
             grads[slot : slot + outputs] = [None] * outputs
-            if op.joint is not None:
-                saved = _run_joint(tape, slot, entry, g, grads, needed, ops=ops, record=record)
-            for i, target in enumerate(slots):
-                args = saved[i]
-                if args is None or (needed is not None and not needed[target]):
-                    continue
-                if record:
-                    args = _on_tape(tape, slot, entry, args)
-                rule = op.rule(i)
-                part = rule(ops, g, *args, **attrs, index=i) if op.variadic else rule(ops, g, *args, **attrs)
-                grads[target] = part if grads[target] is None else grads[target] + part
-                del part, args  # or they would live through the next entry's rules
+            _run_rules(tape, slot, g, grads, needed, ops=ops, record=record)
         if freed is not None:
             entries[slot : slot + outputs] = [freed] * outputs
     return [ops.full_like(v if record else v.data, value=0.0) if found[v.slot] is None else found[v.slot] for v in wrt]
 
 
-def _run_joint(
-    tape: Tape,
-    slot: int,
-    entry: tuple[Any, ...],
-    g: Any,
-    grads: list[Any],
-    needed: Any,
-    *,
-    ops: Namespace,
-    record: bool,
-) -> Sequence[Any]:
-    """Run an op's joint rule if all of its inputs are wanted; gives what is left for the rules of single inputs."""
+def _run_rules(
+    tape: Tape, slot: int, g: Any, grads: list[Any], needed: bytearray | None, *, ops: Namespace, record: bool
+) -> None:
+    """Run the rules of one entry for the inputs that want a gradient, and add what they give to `grads`.
+
+    A function of its own so that what the rules read dies with its locals.
+    """
+    entry = tape.entries[slot]
+    assert entry is not None
     op, attrs, slots, saved, _ = entry
-    inputs, rule = op.joint
-    if any(saved[i] is None or (needed is not None and not needed[slots[i]]) for i in inputs):
-        return saved  # type: ignore[no-any-return]
-    args = saved[inputs[0]]
-    parts = rule(ops, g, *(_on_tape(tape, slot, entry, args) if record else args), **attrs)
-    for i, part in zip(inputs, parts, strict=True):
-        grads[slots[i]] = part if grads[slots[i]] is None else grads[slots[i]] + part
-    return [None if i in inputs else args for i, args in enumerate(saved)]
+    wanted = [i for i, args in enumerate(saved) if args is not None and (needed is None or needed[slots[i]])]
+    try:
+        if op.joint is not None and all(i in wanted for i in op.joint.inputs):
+            inputs, joint = op.joint
+            args = saved[inputs[0]]
+            parts = joint(ops, g, *(_on_tape(tape, slot, args) if record else args), **attrs)
+            for i, part in zip(inputs, parts, strict=True):
+                grads[slots[i]] = part if grads[slots[i]] is None else grads[slots[i]] + part
+            wanted = [i for i in wanted if i not in inputs]
+        for i in wanted:
+            args = _on_tape(tape, slot, saved[i]) if record else saved[i]
+            rule, target = op.rule(i), slots[i]
+            part = rule(ops, g, *args, **attrs, index=i) if op.variadic else rule(ops, g, *args, **attrs)
+            grads[target] = part if grads[target] is None else grads[target] + part
+            del part  # where it was added, nobody else needs it
+    except KERNEL_ERRORS as error:
+        raise EngineError(f"gradient of {op.name}: {error}; in the backward pass at {user_location()}") from error
 
 
 def _freed_already(entry: Freed) -> EngineError:
@@ -254,8 +249,10 @@ def _together(parts: list[Any]) -> tuple[Any, ...] | None:
     return None if all(part is None for part in parts) else tuple(parts)
 
 
-def _on_tape(tape: Tape, slot: int, entry: tuple[Any, ...], args: Sequence[Any]) -> tuple[Any, ...]:
-    """What a rule reads, as values of the tape, so that the rule's own work is recorded."""
+def _on_tape(tape: Tape, slot: int, args: Sequence[Any]) -> tuple[Any, ...]:
+    """What a rule of the entry at `slot` reads, as values of the tape, so that the rule's own work is recorded."""
+    entry = tape.entries[slot]
+    assert entry is not None
     op, _, slots, _, outputs = entry
     own = range(slot, slot + outputs) if op.outputs is not None else ()
     return tuple(
