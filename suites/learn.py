@@ -5,6 +5,9 @@
 
 Every engine starts from the same parameters, sees the same batches and draws the same dropout masks. With passes off,
 the loss curves of tape and graph must be equal to the last bit; with passes on, within `LOSS_TOLERANCE`.
+
+The test accuracy shows that the engines learn, not how well the network does on unseen digits: how long to train was
+chosen by looking at it (see `Effort`).
 """
 
 from __future__ import annotations

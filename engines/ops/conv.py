@@ -32,7 +32,7 @@ def _conv2d_input(
     dilation: Pair,
     groups: int,
 ) -> torch.Tensor:
-    # The transposed convolution is this gradient, to the bit, and unlike convolution_backward it needs no input tensor.
+    # The transposed convolution is this gradient; unlike convolution_backward it needs no input to read sizes of.
     steps, pads, gaps = pair(stride), pair(padding), pair(dilation)
     rest = [
         shape[d] - ((g.shape[d] - 1) * steps[d - 2] - 2 * pads[d - 2] + gaps[d - 2] * (weight.shape[d] - 1) + 1)

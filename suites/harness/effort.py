@@ -16,6 +16,8 @@ class Effort:
 
     `seconds_per_engine` is the time wanted in the rounds of one engine of one cell; `min_rounds` and `max_rounds` bound
     what it buys. `batches` and `chain_lengths` are what the suites sweep; `epochs` is how long the digits are learned.
+    The CNN's epochs were chosen by looking at test accuracy, for want of a validation split, so that accuracy is no
+    estimate for unseen digits.
     """
 
     name: Name
