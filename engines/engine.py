@@ -7,7 +7,9 @@ outputs = program.run(placed)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
@@ -21,6 +23,7 @@ from engines.value import EngineError
 Array = np.ndarray[Any, Any]
 Quantity = Literal["forward", "loss_and_grad", "step"]
 Style = Literal["dynamic", "static"]
+Mark = Callable[[str], None]
 LossFunction = Callable[[Namespace, Mapping[str, Any], Mapping[str, Any], Any], Any]
 
 
@@ -86,6 +89,10 @@ class Program(Protocol):
 class DynamicProgram(Program, Protocol):
     """A program whose record is made anew at each run."""
 
+    def run_marked(self, placed: Placed, mark: Mark) -> Outputs:
+        """As `run`, calling `mark` with "forward", "backward" and "update" as each of these ends."""
+        ...
+
     def record(self, placed: Placed) -> Any:
         """Run forward with recording; whoever drops what this gives drops the record."""
         ...
@@ -107,6 +114,20 @@ class Engine(Protocol):
     def prepare(self, task: Task) -> Program:
         """Make a task ready. Raises EngineError for a model that this engine refuses."""
         ...
+
+
+def unmarked(part: str) -> None:
+    """A `Mark` that does nothing."""
+
+
+@contextmanager
+def phase(phases: dict[str, float], name: str) -> Iterator[None]:
+    """Add the seconds spent within to `phases[name]`."""
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        phases[name] = phases.get(name, 0.0) + time.perf_counter() - start
 
 
 def place_arrays(arrays: Mapping[str, Array], device: str) -> dict[str, torch.Tensor]:

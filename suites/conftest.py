@@ -11,15 +11,15 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from pytest_benchmark.logger import Logger
-from pytest_benchmark.storage.file import FileStorage
-from pytest_benchmark.utils import get_machine_id, get_tag
+from pytest_benchmark.utils import get_tag
 
 from engines.ops.random import step_key
 from engines.registry import ENGINES, load_engine
@@ -27,12 +27,17 @@ from engines.value import EngineError
 from suites.harness import exits
 from suites.harness.agreement import check
 from suites.harness.cell import Cell
+from suites.harness.conductor import Conductor
+from suites.harness.contender import Contender
 from suites.harness.effort import EFFORTS
 from suites.harness.environment import environment
-from suites.harness.measure import Load, Row, by_name, measure
+from suites.harness.measure import measure
 from suites.harness.progress import Progress
 from suites.harness.replay import RunRow, replay
-from suites.harness.session import Session
+from suites.harness.row import Row
+from suites.harness.session import Session, Wanted, group_of
+from suites.harness.store import Journal, leftovers, rescue, save
+from suites.harness.summary import summary
 from suites.workloads import UnknownWorkloadError, load_workload
 
 DEVICES = {"cpu": ("cpu",), "cuda": ("cuda",), "all": ("cpu", "cuda")}
@@ -40,6 +45,8 @@ LARGEST_UNTIMED_KNOB = 1000
 NO_CUDA = "no CUDA device on this machine"
 
 SESSION = pytest.StashKey[Session]()
+TAG = pytest.StashKey[str]()
+STORED = pytest.StashKey[list[str]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -50,6 +57,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--workload", action="append", default=[], help="only this workload (may be given again)")
     group.addoption("--engine", action="append", default=[], help="only this engine (may be given again)")
     group.addoption("--results", default="results", help="folder to store runs in")
+    group.addoption(
+        "--interpreter",
+        action="append",
+        default=[],
+        metavar="ENGINE=PYTHON",
+        help="run this engine's worker under another Python (may be given again)",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -63,15 +77,19 @@ def pytest_configure(config: pytest.Config) -> None:
             load_engine(name)
     except (UnknownWorkloadError, EngineError) as error:
         raise pytest.UsageError(str(error)) from None
-    config.stash[SESSION] = Session(EFFORTS[config.getoption("effort")], Progress(0, None))
-    if config.getoption("benchmark_only"):
-        results = Path(config.getoption("results"))
+    measuring, results = config.getoption("benchmark_only"), Path(config.getoption("results"))
+    if measuring:
         _check_writable(results)
+        config.stash[TAG] = config.option.benchmark_save or get_tag()
+        config.option.benchmark_save = config.option.benchmark_autosave = None  # we store, see pytest_sessionfinish
         config.option.benchmark_storage = f"file://{results}"
-        config.option.benchmark_autosave = config.option.benchmark_save or get_tag()
-        config.option.benchmark_save_data = True
+        config.option.timeout = 0  # a cell takes what its effort says; workers have limits of their own
     else:
         config.option.benchmark_disable = True
+    config.stash[STORED] = []
+    config.stash[SESSION] = Session(
+        EFFORTS[config.getoption("effort")], Progress(0, None), Conductor(), Journal(results) if measuring else None
+    )
 
 
 def _check_choice(option: str, found: str, allowed: Any) -> None:
@@ -109,13 +127,23 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Learn which engines of each cell are wanted, -k and all, so that a cell is measured for just those."""
-    ours = session.config.stash[SESSION]
+    config = session.config
+    ours = config.stash[SESSION]
     for item in session.items:
         params = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
         cell, engine = params.get("cell"), params.get("engine")
-        if isinstance(cell, Cell) and isinstance(engine, str):
-            ours.wanted[cell].append(engine)
-    ours.progress = Progress(len(ours.wanted), _terminal_line(session.config))
+        if isinstance(item, pytest.Function) and isinstance(cell, Cell) and isinstance(engine, str):
+            ours.wanted.append(Wanted(item.name, item.nodeid, cell, _contender(config, item.module, engine)))
+    ours.progress = Progress(len({wanted.cell for wanted in ours.wanted}), _terminal_line(config))
+    if ours.journal is not None and ours.wanted and not config.getoption("collectonly"):
+        ours.journal.write("header", _header(config))
+
+
+def _contender(config: pytest.Config, module: Any, engine: str) -> Contender:
+    """Who runs for this engine's rows, as its suite says (`contender`) and the command line."""
+    made: Callable[[str], Contender] = getattr(module, "contender", Contender)
+    interpreters = dict(one.split("=", 1) for one in config.getoption("interpreter"))
+    return replace(made(engine), python=interpreters.get(engine, sys.executable))
 
 
 def _terminal_line(config: pytest.Config) -> Callable[[str], None] | None:
@@ -134,31 +162,29 @@ def _terminal_line(config: pytest.Config) -> Callable[[str], None] | None:
 @pytest.fixture
 def row(request: pytest.FixtureRequest, cell: Cell, engine: str) -> RunRow:
     """Measure this row, with its whole cell, and give the function that hands its samples to `benchmark`."""
-    config, session = request.config, request.config.stash[SESSION]
-    load = getattr(request.module, "load", by_name)
+    config, session, node = request.config, request.config.stash[SESSION], request.node
+    contender = _contender(config, request.module, engine)
     there = not cell.device.startswith("cuda") or torch.cuda.is_available()
     if not config.getoption("benchmark_only"):
-        return _once(cell, engine, load) if there else pytest.skip(NO_CUDA)
+        return _once(cell, contender) if there else pytest.skip(NO_CUDA)
     if there:
-        found = session.row(cell, engine, getattr(request.module, "measure_cell", measure), load)
+        found = session.row(cell, contender, getattr(request.module, "measure_cell", measure))
     else:
-        found = Row(engine, load(cell, engine).style)
+        found = Row(engine, contender.load(cell).style)
         found.refuse("skipped", NO_CUDA)
-    group = f"{cell.question}: {cell.name}"
     if found.status == "measured":
-        session.measured += 1
-        return replay(request, group, found.samples, found.extra_info(cell))
-    session.miss(request.node.name, request.node.nodeid, group, found.extra_info(cell))
+        return replay(request, group_of(cell), found.samples, found.extra_info(cell), session.measured)
+    session.miss(node.name, node.nodeid, cell, found.extra_info(cell))
     if found.status == "skipped":
         pytest.skip(found.reason or "")
     pytest.fail(f"{found.status}: {found.reason}", pytrace=False)
 
 
-def _once(cell: Cell, engine: str, load: Load) -> RunRow:
+def _once(cell: Cell, contender: Contender) -> RunRow:
     """A row as a plain test: the engine agrees with the reference, and runs once under `benchmark`."""
     if any(value > LARGEST_UNTIMED_KNOB for _, value in cell.knobs):
         pytest.skip(f"untimed, sizes above {LARGEST_UNTIMED_KNOB} show nothing that smaller ones do not")
-    task, made = cell.task(), load(cell, engine)
+    task, made = cell.task(), contender.load(cell)
     found = check(made.prepare(cell.checked_task()), cell)
     assert not found.wrong, f"{found.worst} is off by {found.error}, {found.allowed} is allowed"
     program = made.prepare(task)
@@ -172,35 +198,75 @@ def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: di
 
 
 def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, Any]) -> None:
-    """Rows without a number stand beside those with one, each with its reason."""
-    output_json["missing"] = config.stash[SESSION].missing
+    """Beside the rows that have a number: those without, each with its reason, and what the controls say."""
+    output_json.update(config.stash[SESSION].facts())
 
 
-def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """Tell wrong numerics and nothing measured apart from other failures."""
-    ours = session.config.stash[SESSION]
-    if not session.config.getoption("benchmark_only") or exitstatus not in (0, 1, 5):
-        return
-    if ours.wrong:
-        session.exitstatus = exits.WRONG_NUMERICS
-    elif not ours.measured:
-        session.exitstatus = exits.NOTHING_MEASURED
-        if ours.missing:
-            _store_missing(session.config)
-
-
-def _store_missing(config: pytest.Config) -> None:
-    """Store a run in which no row has a number; pytest-benchmark stores only runs that have one."""
+def _header(config: pytest.Config) -> dict[str, Any]:
+    """A run without rows, in pytest-benchmark's own form."""
     hook, facts = config.hook, {"config": config}
     machine = hook.pytest_benchmark_generate_machine_info(**facts)
     hook.pytest_benchmark_update_machine_info(**facts, machine_info=machine)
-    run = hook.pytest_benchmark_generate_json(
+    made: dict[str, Any] = hook.pytest_benchmark_generate_json(
         **facts,
         benchmarks=[],
         include_data=True,
         machine_info=machine,
         commit_info=hook.pytest_benchmark_generate_commit_info(**facts),
     )
-    hook.pytest_benchmark_update_json(**facts, benchmarks=[], output_json=run)
-    storage = FileStorage(config.getoption("results"), Logger(config=config), get_machine_id())
-    storage.save(run, get_tag())
+    return made
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> Iterator[None]:
+    """End the workers, store what was measured, and tell wrong numerics and nothing measured apart."""
+    config = session.config
+    ours = config.stash[SESSION]
+    ours.conductor.close()
+    if ours.journal is not None and ours.wanted and not config.getoption("collectonly"):
+        if exitstatus == pytest.ExitCode.INTERRUPTED:
+            ours.miss_the_rest("the run was interrupted")
+        session.exitstatus = _store(config, ours, exitstatus)
+    return (yield)
+
+
+def _store(config: pytest.Config, ours: Session, exitstatus: int) -> int:
+    """Store the run, and say where; gives the exit code."""
+    assert ours.journal is not None
+    run = {**_header(config), "benchmarks": ours.benchmarks}
+    run["interrupted"] = "by the user" if exitstatus == pytest.ExitCode.INTERRUPTED else None
+    config.hook.pytest_benchmark_update_json(config=config, benchmarks=[], output_json=run)
+    said, folder = config.stash[STORED], Path(config.getoption("results"))
+    try:
+        said.append(f"stored in {save(run, folder, config.stash[TAG])}")
+    except OSError as error:
+        said.append(f"results folder {folder} cannot be written: {error.strerror}; {_rescued(config, run)}")
+        return exits.UNWRITABLE_RESULTS
+    ours.journal.discard()
+    if exitstatus not in {pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED}:
+        return exitstatus
+    if ours.wrong:
+        return exits.WRONG_NUMERICS
+    return exitstatus if ours.benchmarks else exits.NOTHING_MEASURED
+
+
+def _rescued(config: pytest.Config, run: Mapping[str, Any]) -> str:
+    try:
+        return f"the run is kept in {rescue(dict(run), config.stash[TAG])}"
+    except OSError as error:
+        return f"and so cannot {error.filename}: {error.strerror}; the run is lost"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """What the controls allow one to claim, rows without a number, and where the run is stored."""
+    ours = config.stash[SESSION]
+    if ours.journal is None or not ours.wanted:
+        return
+    terminalreporter.section("tape vs graph")
+    for line in (*summary(ours), *config.stash[STORED], *_told_leftovers(Path(config.getoption("results")))):
+        terminalreporter.write_line(line)
+
+
+def _told_leftovers(folder: Path) -> Iterator[str]:
+    for path in leftovers(folder):
+        yield f"an earlier run was cut off; to store what it measured: python -m suites.recover {path}"

@@ -6,12 +6,10 @@ off, and timed with it on.
 
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from engines.engine import Engine
 from suites.harness.cell import Cell
+from suites.harness.contender import Contender
 from suites.harness.effort import Effort
-from suites.harness.measure import by_name
 from suites.harness.replay import RunRow
-from suites.workloads.modules import TorchModule
 
 ENGINES = ("torch_eager", "torch_module")
 
@@ -23,9 +21,9 @@ def cells(effort: Effort, device: str) -> list[Cell]:
     return [Cell("interface", name, "step", batch, device=device, own_masks=True) for name, batch in pairs]
 
 
-def load(cell: Cell, name: str) -> Engine:
+def contender(name: str) -> Contender:
     """The peer by its name, or the module of the cell's workload."""
-    return TorchModule(cell.workload) if name == "torch_module" else by_name(cell, name)
+    return Contender(name, loader="suites.harness.modules:load_module") if name == "torch_module" else Contender(name)
 
 
 def test_interface(row: RunRow, benchmark: BenchmarkFixture) -> None:

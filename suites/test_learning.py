@@ -1,13 +1,19 @@
-"""Do both styles learn, and the same? Training on handwritten digits, every engine in lockstep from one seed."""
+"""Do both styles learn, and the same? Training on handwritten digits, every engine once per epoch, from one seed."""
 
-from collections.abc import Sequence
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
 
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from suites.harness.cell import Cell
+from suites.harness.conductor import Worker
 from suites.harness.effort import Effort
-from suites.harness.measure import Load, Row, Show
+from suites.harness.measure import Measuring
 from suites.harness.replay import RunRow
+from suites.harness.row import Row
 from suites.learn import LEARNERS, learn
 from suites.workloads.digits import sklearn_digits
 
@@ -20,9 +26,34 @@ def cells(effort: Effort, device: str) -> list[Cell]:
     return [Cell("learning", name, "train", 64, device=device) for name in ("cnn", "lenet5")]
 
 
-def measure_cell(cell: Cell, engines: Sequence[str], effort: Effort, show: Show, load: Load) -> dict[str, Row]:
+class RemoteTraining:
+    """A training that goes on in a worker."""
+
+    def __init__(self, cell: Cell, worker: Worker, row: Row) -> None:
+        self._worker = worker
+        self._row = row
+        self._cell = asdict(cell)
+
+    def epoch(self) -> tuple[list[float], list[float]]:
+        """See `Training.epoch`."""
+        found: dict[str, Any] = self._worker.ask("train", cell=self._cell, contender=self._worker.contender.data())
+        self._row.style = found["style"]
+        return found["losses"], found["seconds"]
+
+    def accuracy(self) -> float:
+        """See `Training.accuracy`; the last that is asked of it."""
+        found: dict[str, Any] = self._worker.ask("accuracy")
+        self._row.counters = found["counters"]
+        self._worker.ask("release")
+        return float(found["accuracy"])
+
+
+def measure_cell(job: Measuring) -> Mapping[str, Row]:
     """Samples are the training steps themselves."""
-    return learn(cell, engines, effort.epochs[cell.workload], sklearn_digits(), show, load)
+    rows = {who.name: Row(who.name) for who in job.contenders}
+    learners = {who.name: RemoteTraining(job.cell, job.conductor.worker(who), rows[who.name]) for who in job.contenders}
+    learn(job.cell, learners, rows, job.effort.epochs[job.cell.workload], sklearn_digits(), job.show)
+    return rows
 
 
 def test_learning(row: RunRow, benchmark: BenchmarkFixture) -> None:

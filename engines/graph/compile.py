@@ -6,14 +6,12 @@ loss = step(parameters, batch, key)["loss"]       # compiles at the first call, 
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
-from engines.engine import LossFunction, Quantity
+from engines.engine import LossFunction, Quantity, phase
 from engines.graph.autodiff import differentiate, update
 from engines.graph.executable import Executable
 from engines.graph.ir import Graph
@@ -64,16 +62,6 @@ def run_passes(graph: Graph, passes: Sequence[Pass], phases: dict[str, float]) -
         with phase(phases, step.__name__):
             graph = step(graph)
     return graph
-
-
-@contextmanager
-def phase(phases: dict[str, float], name: str) -> Iterator[None]:
-    """Add the seconds spent within to `phases[name]`."""
-    start = time.perf_counter()
-    try:
-        yield
-    finally:
-        phases[name] = phases.get(name, 0.0) + time.perf_counter() - start
 
 
 def _trace_loss(loss: LossFunction, parameters: Specs, batch: Specs, key: Spec | None) -> Graph:

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from engines.engine import Array, Outputs, Placed, Style, Task, place_arrays, place_batch
-from engines.graph.compile import compile_loss, phase
+from engines.engine import Array, Outputs, Placed, Style, Task, phase, place_arrays, place_batch
+from engines.graph.compile import compile_loss
 from engines.graph.passes import PIPELINE, Pass
 from engines.value import Spec, canonical_device
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from engines.engine import Array, Outputs, Placed, Style, Task, place_arrays, place_batch
+from engines.engine import Array, Mark, Outputs, Placed, Style, Task, phase, place_arrays, place_batch, unmarked
 from engines.op import Namespace
 from engines.ops import bare_kernel, bind
 from engines.value import EngineError
@@ -57,9 +57,10 @@ class TorchEagerProgram:
 
     def __init__(self, task: Task) -> None:
         self._task = task
-        placed = place_arrays(task.parameters, task.device)
-        self.parameters = {name: value.requires_grad_() for name, value in placed.items()}
-        self.phases: Mapping[str, float] = {}
+        self.phases: dict[str, float] = {}
+        with phase(self.phases, "place"):
+            placed = place_arrays(task.parameters, task.device)
+            self.parameters = {name: value.requires_grad_() for name, value in placed.items()}
         self.counters: Mapping[str, int] = {}
         self._optimizer: torch.optim.SGD | None = None
         if task.quantity == "step":
@@ -75,16 +76,25 @@ class TorchEagerProgram:
 
     def run(self, placed: Placed) -> Outputs:
         """See `Program.run`."""
+        return self.run_marked(placed, unmarked)
+
+    def run_marked(self, placed: Placed, mark: Mark) -> Outputs:
+        """See `DynamicProgram.run_marked`."""
         if self._task.quantity == "forward":
             with torch.inference_mode():
                 return Outputs(self.record(placed), {})
+        if self._optimizer is not None:
+            self._optimizer.zero_grad(set_to_none=True)  # before the forward pass, so that it has their memory
         loss = self.record(placed)
+        mark("forward")
         if self._optimizer is None:
             found = torch.autograd.grad(loss, list(self.parameters.values()), allow_unused=True)
+            mark("backward")
             return Outputs(loss.detach(), dict(zip(self.parameters, found, strict=True)))
-        self._optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        mark("backward")
         self._optimizer.step()
+        mark("update")
         return Outputs(loss.detach(), {})
 
     def record(self, placed: Placed) -> torch.Tensor:

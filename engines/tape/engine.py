@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import torch
 
-from engines.engine import Array, Outputs, Placed, Style, Task, place_arrays, place_batch
+from engines.engine import Array, Mark, Outputs, Placed, Style, Task, phase, place_arrays, place_batch, unmarked
 from engines.op import kernels_only
 from engines.ops import KERNELS
 from engines.tape.tape import Tape
@@ -22,8 +22,9 @@ class TapeProgram:
             raise EngineError("tape: quantity 'step' needs an optimizer, found None")
         self._task = task
         self._device = canonical_device(task.device)
-        self.parameters = place_arrays(task.parameters, task.device)
-        self.phases: Mapping[str, float] = {}
+        self.phases: dict[str, float] = {}
+        with phase(self.phases, "place"):
+            self.parameters = place_arrays(task.parameters, task.device)
         self.counters: dict[str, int] = {}
         self._state = task.optimizer.state(self.parameters) if task.optimizer is not None else {}
 
@@ -33,17 +34,24 @@ class TapeProgram:
 
     def run(self, placed: Placed) -> Outputs:
         """See `Program.run`."""
+        return self.run_marked(placed, unmarked)
+
+    def run_marked(self, placed: Placed, mark: Mark) -> Outputs:
+        """See `DynamicProgram.run_marked`."""
         task = self._task
         with Tape(self._device) as tape:
             tape.recording = task.quantity != "forward"
             ours, loss = self._forward(tape, placed)
+            mark("forward")
             if task.quantity == "forward":
                 return Outputs(loss.data, {})
             self.counters["entries"] = len(tape.entries)
             found = tape.gradients(loss, list(ours.values()))
             gradients = {name: g.data for name, g in zip(ours, found, strict=True)}
+            mark("backward")
             if task.quantity == "step":
                 self._update(gradients)
+                mark("update")
                 return Outputs(loss.data, {})
             return Outputs(loss.data, gradients)
 

@@ -1,8 +1,8 @@
 """Right before fast: what an engine computes is held against a float64 reference before any round is timed.
 
 The reference is PyTorch's autograd in float64 on the same parameters, batch and key. A result may be off by twice
-PyTorch eager's own float32 error plus a little, each as root mean square relative to the reference (the criterion of
-PyTorch's own compiler benchmarks, there with a tolerance of 1e-4).
+PyTorch eager's own error in the same dtype (three times at half precision) plus a little, each as root mean square
+relative to the reference (the criterion of PyTorch's own compiler benchmarks, there with a tolerance of 1e-4).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 
@@ -18,9 +19,11 @@ from engines.ops.random import step_key
 from engines.peers.torch_eager import TorchEager
 from suites.harness.cell import Cell
 
-MULTIPLE_OF_EAGER = 2.0
-TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
+MULTIPLE_OF_EAGER = {"float64": 2.0, "float32": 2.0, "float16": 3.0, "bfloat16": 3.0}
+TOLERANCE = {"float64": 1e-12, "float32": 1e-5, "float16": 1e-2, "bfloat16": 4e-2}
+"""As root mean square relative to the reference; some tens of roundings of the dtype."""
 REFERENCE = "float64 torch autograd"
+PREFIX = "="  # no parameter of numpy.savez is called so
 KEY = step_key(seed=0, step=0)
 
 
@@ -81,12 +84,28 @@ def relative_error(found: Array, wanted: Array) -> float:
 
 def check(program: Program, cell: Cell) -> Agreement:
     """Run a fresh program once on the cell and compare. A step moves its parameters by that one step."""
-    found = results(program, cell)
+    return judge(results(program, cell), cell)
+
+
+def judge(found: Mapping[str, Array], cell: Cell) -> Agreement:
+    """Hold loss, gradients and parameters against the reference; the verdict names the tensor that is furthest off."""
     wanted, eager = _reference(cell), _eager_errors(cell)
     worst, error, allowed, excess = None, 0.0, 0.0, -1.0
     for name, reference in wanted.items():
         here = relative_error(found[name], reference) if name in found else float("inf")
-        bound = MULTIPLE_OF_EAGER * eager[name] + TOLERANCE[cell.dtype] / 10
+        bound = MULTIPLE_OF_EAGER[cell.dtype] * eager[name] + TOLERANCE[cell.dtype] / 10
         if here / bound > excess:
             worst, error, allowed, excess = name, here, bound, here / bound
     return Agreement("agrees" if excess <= 1.0 else "wrong", worst, error, allowed)
+
+
+def save_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
+    """Write arrays by name, for another process to read."""
+    with path.open("wb") as file:
+        np.savez(file, allow_pickle=False, **{f"{PREFIX}{name}": value for name, value in arrays.items()})
+
+
+def load_arrays(path: Path) -> dict[str, Array]:
+    """What `save_arrays` wrote."""
+    with np.load(path, allow_pickle=False) as found:
+        return {name.removeprefix(PREFIX): found[name] for name in found.files}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -17,7 +18,8 @@ class Cell:
     """One comparison.
 
     `knobs` are the workload's sizes, as sorted pairs; `rounds` fixes the number of samples. Where engines draw dropout
-    masks of their own (`own_masks`), they are compared with dropout off and timed with it on.
+    masks of their own (`own_masks`), they are compared with dropout off and timed with it on. `cold`: each sample in a
+    fresh process with empty caches.
     """
 
     question: str
@@ -29,6 +31,7 @@ class Cell:
     dtype: str = "float32"
     rounds: int | None = None
     own_masks: bool = False
+    cold: bool = False
 
     @property
     def name(self) -> str:
@@ -36,7 +39,8 @@ class Cell:
         knobs = "".join(f"-{key}{value}" for key, value in self.knobs)
         batch = f"-b{self.batch_size}" if self.model.predict is not None else ""
         quantity = "" if self.quantity in (self.question, "train") else f"-{self.quantity}"
-        return f"{self.workload}{batch}{knobs}{quantity}-{self.device}"
+        cold = "-cold" if self.cold else ""
+        return f"{self.workload}{batch}{knobs}{quantity}{cold}-{self.device}"
 
     @property
     def model(self) -> Workload:
@@ -69,4 +73,10 @@ class Cell:
             "batch_size": self.batch_size,
             "size": dict(self.knobs),
             "quantity": self.quantity,
+            "cold": self.cold,
         }
+
+
+def cell_from(data: Mapping[str, Any]) -> Cell:
+    """A cell from its fields as JSON keeps them."""
+    return Cell(**{**data, "knobs": tuple((key, value) for key, value in data["knobs"])})

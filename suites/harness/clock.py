@@ -1,19 +1,46 @@
-"""The clock: seconds of a number of calls, finished work only.
+"""The clock: seconds per call over a number of calls, finished work only.
 
-On a GPU a call returns before its work is done, so the device is synchronised before the clock is read.
+On a GPU a call returns before its work is done. There each sample is taken twice: synchronised after every call, which
+is what one waits for, with the device's own time from events beside it; and synchronised after `CALLS_PER_SYNC` calls,
+where the host may run ahead as it does in training.
 """
 
 from __future__ import annotations
 
 import gc
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
 
 import torch
 
 SHORTEST_SAMPLE_SECONDS = 1e-3
-"""perf_counter resolves some 50 ns here and costs as much; a sample this long drowns both."""
+"""However fine the clock: what interrupts a process now and then takes some ten microseconds."""
+
+RESOLUTIONS_PER_SAMPLE = 1000
+"""One resolution is then at most 0.1 % of a sample."""
+
+CALLS_PER_SYNC = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Seconds per call on the host; on a GPU also by the device's events, and synchronised every few calls."""
+
+    seconds: float
+    device_seconds: float | None = None
+    every_seconds: float | None = None
+
+
+@cache
+def resolution_seconds() -> float:
+    """The smallest step of the clock as it can be read here, the time for reading it included."""
+    readings = [time.perf_counter() for _ in range(1000)]
+    return min(after - before for before, after in pairwise(readings) if after > before)
 
 
 def synchronize(device: str) -> None:
@@ -22,9 +49,9 @@ def synchronize(device: str) -> None:
         torch.cuda.synchronize(device)
 
 
-def seconds(call: Callable[[], object], calls: int, device: str) -> float:
-    """Seconds per call over `calls` calls, garbage collector off, results dropped as they come."""
-    with collector_off():
+def seconds(call: Callable[[], object], calls: int, device: str, *, collector: bool = False) -> float:
+    """Seconds per call over `calls` calls, results dropped as they come, one synchronisation at the end."""
+    with collector_set(collector):
         synchronize(device)
         start = time.perf_counter()
         for _ in range(calls):
@@ -33,18 +60,60 @@ def seconds(call: Callable[[], object], calls: int, device: str) -> float:
         return (time.perf_counter() - start) / calls
 
 
+def sample(call: Callable[[], object], calls: int, device: str, *, collector: bool = False) -> Sample:
+    """One sample of `calls` calls."""
+    if not device.startswith("cuda"):
+        return Sample(seconds(call, calls, device, collector=collector))
+    host, on_device = _synchronised(call, calls, device, collector=collector)
+    return Sample(host, on_device, seconds(call, max(calls, CALLS_PER_SYNC), device, collector=collector))
+
+
+def _synchronised(call: Callable[[], object], calls: int, device: str, *, collector: bool) -> tuple[float, float]:
+    """Seconds per call on the host and on the device, the device synchronised after every call."""
+    marks = [(_event(), _event()) for _ in range(calls)]
+    stream = torch.cuda.current_stream(device)
+    with collector_set(collector):
+        synchronize(device)
+        start = time.perf_counter()
+        for before, after in marks:
+            before.record(stream)
+            call()
+            after.record(stream)
+            after.synchronize()
+        host = (time.perf_counter() - start) / calls
+    milliseconds = math.fsum(before.elapsed_time(after) for before, after in marks)
+    return host, milliseconds / 1e3 / calls
+
+
+def _event() -> torch.cuda.Event:
+    return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+
+
 @contextmanager
-def collector_off() -> Iterator[None]:
-    """Within, Python's cyclic garbage collector does not run."""
-    enabled = gc.isenabled()
-    gc.disable()
+def collector_set(on: bool) -> Iterator[None]:
+    """Within, Python's cyclic garbage collector runs, or does not."""
+    before = gc.isenabled()
+    (gc.enable if on else gc.disable)()
     try:
         yield
     finally:
-        if enabled:
-            gc.enable()
+        (gc.enable if before else gc.disable)()
 
 
 def calls_per_sample(seconds_per_call: float) -> int:
     """How many calls make a sample long enough for the clock."""
-    return max(1, round(SHORTEST_SAMPLE_SECONDS / max(seconds_per_call, 1e-9)))
+    shortest = max(SHORTEST_SAMPLE_SECONDS, RESOLUTIONS_PER_SAMPLE * resolution_seconds())
+    return max(1, math.ceil(shortest / max(seconds_per_call, 1e-9)))
+
+
+def settle(longest_seconds: float = 0.05) -> None:
+    """Wait until this process's own threads are idle.
+
+    OpenMP's threads go on spinning for some milliseconds after their work, which would slow whoever is timed next.
+    """
+    end = time.monotonic() + longest_seconds
+    while time.monotonic() < end:
+        busy, wall = time.process_time(), time.monotonic()
+        time.sleep(0.001)
+        if time.process_time() - busy < 0.2 * (time.monotonic() - wall):
+            return

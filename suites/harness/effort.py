@@ -14,14 +14,17 @@ Name = Literal["quick", "standard", "full"]
 class Effort:
     """The knobs of one effort.
 
-    `seconds_per_engine` is the time wanted in the rounds of one engine of one cell; `min_rounds` and `max_rounds` bound
-    what it buys. `batches` and `chain_lengths` are what the suites sweep; `epochs` is how long the digits are learned.
-    The CNN's epochs were chosen by looking at test accuracy, for want of a validation split, so that accuracy is no
-    estimate for unseen digits.
+    Rounds go on until every ratio's interval is `precision` wide, relative, or `seconds_per_engine` have been spent for
+    each engine of the cell; `min_rounds` and `max_rounds` bound both. A program gets `warm_up_seconds` to become stable.
+    `batches` and `chain_lengths` are what the suites sweep; `epochs` is how long the digits are learned. The CNN's
+    epochs were chosen by looking at test accuracy, for want of a validation split, so that accuracy is no estimate for
+    unseen digits.
     """
 
     name: Name
+    precision: float
     seconds_per_engine: float
+    warm_up_seconds: float
     min_rounds: int
     max_rounds: int
     batches: tuple[int, ...]
@@ -35,27 +38,40 @@ EFFORTS: Mapping[str, Effort] = MappingProxyType(
         effort.name: effort
         for effort in (
             Effort(
-                "quick", 0.8, 9, 60, (1, 16, 64, 256), (10, 100, 1000, 10_000, 100_000), 3, {"cnn": 30, "lenet5": 40}
+                name="quick",
+                precision=0.05,
+                seconds_per_engine=1.2,
+                warm_up_seconds=0.3,
+                min_rounds=10,
+                max_rounds=60,
+                batches=(1, 16, 64, 256),
+                chain_lengths=(10, 100, 1000, 10_000, 100_000),
+                prepare_rounds=3,
+                epochs={"cnn": 30, "lenet5": 40},
             ),
             Effort(
-                "standard",
-                4.0,
-                20,
-                200,
-                (1, 4, 16, 64, 256),
-                (10, 100, 1000, 10_000, 100_000),
-                7,
-                {"cnn": 50, "lenet5": 100},
+                name="standard",
+                precision=0.02,
+                seconds_per_engine=8.0,
+                warm_up_seconds=1.0,
+                min_rounds=20,
+                max_rounds=300,
+                batches=(1, 4, 16, 64, 256),
+                chain_lengths=(10, 100, 1000, 10_000, 100_000),
+                prepare_rounds=7,
+                epochs={"cnn": 50, "lenet5": 100},
             ),
             Effort(
-                "full",
-                15.0,
-                40,
-                400,
-                (1, 2, 4, 8, 16, 32, 64, 128, 256),
-                (10, 30, 100, 300, 1000, 3000, 10_000, 30_000, 100_000),
-                15,
-                {"cnn": 75, "lenet5": 200},
+                name="full",
+                precision=0.01,
+                seconds_per_engine=30.0,
+                warm_up_seconds=2.0,
+                min_rounds=40,
+                max_rounds=1000,
+                batches=(1, 2, 4, 8, 16, 32, 64, 128, 256),
+                chain_lengths=(10, 30, 100, 300, 1000, 3000, 10_000, 30_000, 100_000),
+                prepare_rounds=15,
+                epochs={"cnn": 75, "lenet5": 200},
             ),
         )
     }

@@ -1,213 +1,261 @@
-"""Measuring a cell: every engine made ready, checked, warmed up, then timed in rounds dealt out in random order.
+"""Measuring a cell: every engine in a process of its own, made ready, checked, warmed up, then timed in dealt rounds.
 
-    rows = measure(cell, ["tape", "graph"], effort)      # a Row per engine, all with the same number of samples
+    with Conductor() as conductor:
+        found = measure(Measuring(conductor, cell, contenders, EFFORTS["quick"], show))
+    found["tape"].samples
 
-Within a round every engine is timed once, in an order drawn anew, so that a machine which drifts drifts for all alike.
+Within a round every engine is timed once, one after the other, in an order that is random and balanced, so that a
+machine which drifts drifts for all alike. An engine that fails costs its own row.
 """
 
 from __future__ import annotations
 
-import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from statistics import median
 from typing import Any
 
-from engines.engine import DynamicProgram, Engine, Program, Task
-from engines.ops.random import step_key
-from engines.registry import load_engine
-from engines.value import EngineError
-from suites.harness.agreement import UNCHECKED, Agreement, check
+from suites.harness.agreement import Agreement
 from suites.harness.cell import Cell
-from suites.harness.clock import calls_per_sample, seconds, synchronize
+from suites.harness.conductor import Conductor, Worker
+from suites.harness.contender import Contender
+from suites.harness.deal import blocks
 from suites.harness.effort import Effort
-from suites.harness.memory import WorkerError, measure_memory
-from suites.harness.statistics import paired_ratio
+from suites.harness.row import Row, add_ratios, closing
+from suites.harness.statistics import FEWEST_ROUNDS, Ratio, paired_ratio
 
-WARM_UP_SECONDS = 0.15
-LONG_CALL_SECONDS = 1.0
-Phases = dict[str, float]
+BASELINE = "tape"
+"""The engine that ratios are watched against, and that runs twice, where a cell has it; else the cell's first."""
+
+SLOWEST_SAMPLE = 20.0
+"""A sample may take this many times what it took in the warm-up, and `Limits.sample_seconds` more, before its worker is
+taken to hang."""
+
+CHECKS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96)
+"""After how many blocks of rounds to look whether the intervals are narrow enough."""
+
 Show = Callable[[str], None]
-Load = Callable[[Cell, str], Engine]
+
+
+@dataclass(frozen=True, slots=True)
+class Measuring:
+    """What is to be measured, and by what means."""
+
+    conductor: Conductor
+    cell: Cell
+    contenders: Sequence[Contender]
+    effort: Effort
+    show: Show
+
+
+Measure = Callable[[Measuring], Mapping[str, Row]]
+"""How a suite's cell becomes rows, by engine; the row of an A/A control is named like its engine with " again"."""
 
 
 @dataclass(slots=True)
-class Row:
-    """What came of one engine in one cell. `samples` are seconds per call, in the order of the rounds."""
+class Arm:
+    """One contender at work in a cell, until its row has failed."""
 
-    engine: str
-    style: str | None = None
-    status: str = "measured"
-    reason: str | None = None
-    samples: list[float] = field(default_factory=list)
-    calls_per_sample: int = 1
-    phases: dict[str, float] = field(default_factory=dict)
-    counters: dict[str, int] = field(default_factory=dict)
-    memory: dict[str, Any] | None = None
-    agreement: Agreement = UNCHECKED
-    learning: dict[str, Any] | None = None
-    ratios: list[dict[str, Any]] = field(default_factory=list)
-
-    def refuse(self, status: str, reason: str) -> None:
-        """This row will have no time, for this reason."""
-        self.status, self.reason, self.samples = status, reason, []
-
-    def extra_info(self, cell: Cell) -> dict[str, Any]:
-        """The row as it is stored."""
-        to_eager = next((r for r in self.ratios if r["to"] == "torch_eager"), None)
-        return {
-            "schema": 1,
-            **cell.facts(),
-            "engine": self.engine,
-            "style": self.style,
-            "calls_per_sample": self.calls_per_sample,
-            "phases": self.phases,
-            "counters": self.counters,
-            "memory": self.memory,
-            "agreement": asdict(self.agreement),
-            "ratio": to_eager,
-            "ratios": self.ratios,
-            "learning": self.learning,
-            "status": self.status,
-            "reason": self.reason,
-        }
-
-
-@dataclass(slots=True)
-class _Arm:
-    """One engine at work in a cell."""
-
+    contender: Contender
+    worker: Worker
     row: Row
-    call: Callable[[], object]
-    program: Program
-    phases: list[Phases] = field(default_factory=list)  # of each call, where a call is a preparation
+    sample_seconds: float = 0.0
+    preparations: list[Mapping[str, Any]] = field(default_factory=list)  # of each sample, where one is a preparation
 
 
-def by_name(cell: Cell, name: str) -> Engine:
-    """The engine of this name, whatever the cell."""
-    del cell
-    return load_engine(name)
-
-
-def measure(cell: Cell, engines: Sequence[str], effort: Effort, show: Show, load: Load = by_name) -> dict[str, Row]:
-    """Rows by engine. An engine that fails costs its own row only."""
-    rows = {name: Row(name) for name in engines}
-    if cell.question == "memory":
-        _measure_memory(cell, rows, effort, show)
-    else:
-        arms = [arm for row in rows.values() if (arm := _ready(cell, row, show, load)) is not None]
-        _time(cell, arms, effort, show)
+def measure(job: Measuring) -> dict[str, Row]:
+    """Rows by engine, all with the same number of samples, and the control's."""
+    if job.cell.question == "memory":
+        return _each_fresh(job)
+    arms = [Arm(who, job.conductor.worker(who), Row(who.label)) for who in with_control(job)]
+    for stage in (_prepare, _agree, _first_call, _warm_up):
         for arm in arms:
-            arm.row.counters = dict(arm.program.counters)
-            if arm.phases:
-                arm.row.phases = _typical(arm.phases)
-    add_ratios(list(rows.values()))
-    return rows
+            _attempt(job, arm, stage)
+    if job.cell.cold:
+        _fixed_rounds(job, arms, _cold_sample)
+    elif job.cell.rounds is not None:
+        _fixed_rounds(job, arms, _sample)
+    else:
+        _rounds_until_precise(job, arms)
+    for stage in (_split, _counters, _release):
+        for arm in arms:
+            _attempt(job, arm, stage)
+    return finish(job, [arm.row for arm in arms])
 
 
-def _ready(cell: Cell, row: Row, show: Show, load: Load) -> _Arm | None:
-    """Prepare and check one engine; None, with the reason in its row, where it cannot be timed."""
-    show(f"{cell.name}: {row.engine}: prepare and check")
-    try:
-        engine = load(cell, row.engine)
-        row.style = engine.style
-        program = engine.prepare(cell.task())
-        row.phases = dict(program.phases)
-        row.agreement = check(engine.prepare(cell.checked_task()) if cell.own_masks else program, cell)
-        if row.agreement.wrong:
-            a = row.agreement
-            row.refuse("wrong", f"{a.worst} is off by {a.error:.2e} relative, {a.allowed:.2e} is allowed")
-            return None
-        return _arm(cell, row, engine, program)
-    except (EngineError, RuntimeError, MemoryError) as error:
-        row.refuse("failed", f"{type(error).__name__}: {error}")
+def with_control(job: Measuring) -> list[Contender]:
+    """The contenders, and one of them a second time where rounds are not few and long."""
+    if job.cell.rounds is not None:
+        return list(job.contenders)
+    return [*job.contenders, baseline(job.contenders).again()]
+
+
+def baseline(contenders: Sequence[Contender]) -> Contender:
+    """The contender that the others' ratios are watched against."""
+    return next((who for who in contenders if who.name == BASELINE), contenders[0])
+
+
+def finish(job: Measuring, rows: Sequence[Row]) -> dict[str, Row]:
+    """Ratios of every row to every other, judged beside the control."""
+    twin = baseline(job.contenders).again()
+    by_name = {row.engine: row for row in rows}
+    control = _between(by_name.get(twin.label), by_name.get(twin.name))
+    add_ratios([row for row in rows if row.engine != twin.label], control, job.effort.precision / 2)
+    if control is not None:
+        for row in rows:
+            row.control = {"engine": twin.name, **asdict(control), "false_alarm": control.excludes_one}
+    job.conductor.note("store", job.cell.name)
+    return by_name
+
+
+def _between(row: Row | None, other: Row | None) -> Ratio | None:
+    if row is None or other is None or len(row.samples) != len(other.samples):
         return None
+    return paired_ratio(row.samples, other.samples)
 
 
-def _arm(cell: Cell, row: Row, engine: Engine, program: Program) -> _Arm:
-    task = cell.task()
-    if cell.quantity == "prepare":
-        found: list[Phases] = []
-        return _Arm(row, lambda: found.append(prepare_and_run(task, engine)), program, found)
-    placed = program.place(task.batch, step_key(0, 0))
-    if cell.quantity != "construct":
-        return _Arm(row, lambda: program.run(placed), program)
-    if isinstance(program, DynamicProgram):
-        recording = program
-        return _Arm(row, lambda: recording.record(placed), program)
-    return _Arm(row, lambda: engine.prepare(task), program)
+def _attempt(job: Measuring, arm: Arm, stage: Callable[[Measuring, Arm], None]) -> None:
+    """One stage of one arm, if it is still running."""
+    if not arm.row.running:
+        return
+    job.show(f"{job.cell.name}: {arm.contender.label}: {stage.__name__.strip('_').replace('_', ' ')}")
+    with arm.row.at_its_cost():
+        stage(job, arm)
 
 
-def prepare_and_run(task: Task, engine: Engine) -> Phases:
-    """From nothing to the end of the first call; gives the seconds of each phase."""
-    start = time.perf_counter()
-    program = engine.prepare(task)
-    ready = time.perf_counter()
-    placed = program.place(task.batch, step_key(0, 0))
-    before = time.perf_counter()
-    program.run(placed)
-    synchronize(task.device)
-    after = time.perf_counter()
-    rest = ready - start - sum(program.phases.values())
-    return {**program.phases, "other": rest, "place batch": before - ready, "first call": after - before}
+def _identity(job: Measuring, arm: Arm) -> dict[str, Any]:
+    return {"cell": asdict(job.cell), "contender": arm.contender.data()}
 
 
-def _time(cell: Cell, arms: Sequence[_Arm], effort: Effort, show: Show) -> None:
-    """Fill the samples of every arm, round by round."""
-    longest = max((_warm_up(cell, arm, show) for arm in arms), default=0.0)
-    rounds = cell.rounds or min(
-        max(round(effort.seconds_per_engine / max(longest, 1e-9)), effort.min_rounds), effort.max_rounds
+def _prepare(job: Measuring, arm: Arm) -> None:
+    found = arm.worker.ask("prepare", **_identity(job, arm))
+    arm.row.style, arm.row.phases = found["style"], found["phases"]
+    arm.row.phases_check = closing(found["phases"], found["seconds"])
+
+
+def _agree(job: Measuring, arm: Arm) -> None:
+    results = arm.worker.ask("results")
+    found = Agreement(**job.conductor.judge.ask("judge", cell=asdict(job.cell), **results))
+    arm.row.agreement = found
+    if found.wrong:
+        arm.row.refuse("wrong", f"{found.worst} is off by {found.error:.2e} relative, {found.allowed:.2e} is allowed")
+
+
+def _first_call(job: Measuring, arm: Arm) -> None:
+    if not job.cell.cold:
+        arm.row.first_call_seconds = arm.worker.ask("first_call")["seconds"]
+
+
+def _warm_up(job: Measuring, arm: Arm) -> None:
+    if job.cell.cold:
+        return
+    found = arm.worker.ask(
+        "warm_up", first_call_seconds=arm.row.first_call_seconds, budget_seconds=job.effort.warm_up_seconds
     )
-    deal = random.Random(cell.name)  # noqa: S311 - an order, not a secret
-    for number in range(rounds):
-        order = list(arms)
-        deal.shuffle(order)
-        for arm in order:
-            show(f"{cell.name}: round {number + 1}/{rounds}: {arm.row.engine}")
-            arm.row.samples.append(seconds(arm.call, arm.row.calls_per_sample, cell.device))
+    arm.row.warm_up = {"seconds": found["seconds"], "stable": found["stable"]}
+    arm.row.clock = {key: found[key] for key in ("resolution_seconds", "share_of_sample")}
+    arm.row.calls_per_sample = found["calls"]
+    arm.sample_seconds = found["seconds"][-1] * found["calls"]
 
 
-def _warm_up(cell: Cell, arm: _Arm, show: Show) -> float:
-    """Run until caches and clocks have settled; gives the seconds that one sample will take.
-
-    What takes seconds has warmed up by being prepared and checked, and is not run once more.
-    """
-    show(f"{cell.name}: {arm.row.engine}: warm-up")
-    last = sum(arm.row.phases.values())
-    if last < LONG_CALL_SECONDS:
-        end = time.monotonic() + WARM_UP_SECONDS
-        last = seconds(arm.call, 1, cell.device)
-        while time.monotonic() < end:
-            last = seconds(arm.call, 1, cell.device)
-    arm.row.calls_per_sample = calls_per_sample(last)
-    return last * arm.row.calls_per_sample
+def _sample(job: Measuring, arm: Arm) -> None:
+    limit = job.conductor.limits.sample_seconds + SLOWEST_SAMPLE * arm.sample_seconds
+    found = arm.worker.ask("sample", limit, calls=arm.row.calls_per_sample)
+    arm.row.samples.append(found["seconds"])
+    if found["device_seconds"] is not None:
+        arm.row.device_samples.append(found["device_seconds"])
+        arm.row.every_samples.append(found["every_seconds"])
+    if found["preparation"] is not None:
+        arm.preparations.append(found["preparation"])
 
 
-def _typical(phases: Sequence[Phases]) -> Phases:
-    """The phases of the preparation whose total is the median: medians taken phase by phase would not add up."""
-    totals = sorted(phases, key=lambda one: sum(one.values()))
-    return totals[len(totals) // 2]
+def _cold_sample(job: Measuring, arm: Arm) -> None:
+    """A preparation in a fresh process whose caches on disk are empty."""
+    with job.conductor.fresh(arm.contender) as worker:
+        found = worker.ask("prepare_cold", **_identity(job, arm))
+    arm.row.samples.append(found["total_seconds"])
+    arm.preparations.append(found)
 
 
-def _measure_memory(cell: Cell, rows: dict[str, Row], effort: Effort, show: Show) -> None:
-    for row in rows.values():
-        show(f"{cell.name}: {row.engine}: memory, in a fresh process")
-        row.style = load_engine(row.engine).style
-        try:
-            found = measure_memory(row.engine, cell, effort.min_rounds)
-        except WorkerError as error:
-            row.refuse("failed", str(error))
+def _rounds_until_precise(job: Measuring, arms: Sequence[Arm]) -> None:
+    """Blocks of rounds until every ratio's interval is narrow enough or the budget is spent."""
+    effort, began, rounds = job.effort, time.monotonic(), 0
+    budget = effort.seconds_per_engine * len(arms)
+    for number, block in enumerate(blocks(arms, job.cell.name), start=1):
+        for order in block:
+            rounds += 1
+            _round(job, order, f"round {rounds}, {budget - (time.monotonic() - began):.0f} s at most", _sample)
+        spent = rounds >= effort.max_rounds or time.monotonic() - began >= budget
+        if rounds < effort.min_rounds or not (spent or number in CHECKS):
             continue
-        row.samples = list(found.seconds)
-        row.memory = {key: value for key, value in asdict(found).items() if key != "seconds"}
+        width = _widest(arms)
+        if spent or width is None or width <= effort.precision:
+            why = "precise" if width is not None and width <= effort.precision else "budget"
+            _stop(arms, {"why": why, "rounds": rounds, "width": width, "wanted": effort.precision})
+            return
 
 
-def add_ratios(rows: Sequence[Row]) -> None:
-    """Give every measured row its ratio to every other, paired by round."""
-    for row in rows:
-        for other in rows:
-            if row is other or len(row.samples) != len(other.samples) or row.memory is not None:
-                continue
-            ratio = paired_ratio(row.samples, other.samples)
-            if ratio is not None:
-                row.ratios.append({"to": other.engine, **asdict(ratio)})
+def _fixed_rounds(job: Measuring, arms: Sequence[Arm], take: Callable[[Measuring, Arm], None]) -> None:
+    """As many rounds as the cell says: of what takes long."""
+    wanted = job.cell.rounds or FEWEST_ROUNDS
+    orders = (order for block in blocks(arms, job.cell.name) for order in block)
+    for number in range(1, wanted + 1):
+        _round(job, next(orders), f"round {number} of {wanted}", take)
+    _stop(arms, {"why": "fixed", "rounds": wanted, "width": _widest(arms), "wanted": None})
+
+
+def _round(job: Measuring, order: Sequence[Arm], which: str, take: Callable[[Measuring, Arm], None]) -> None:
+    """Everyone still running once, in this order."""
+    for position, arm in enumerate(arm for arm in order if arm.row.running):
+        job.show(f"{job.cell.name}: {which}: {arm.contender.label}")
+        with arm.row.at_its_cost():
+            take(job, arm)
+            arm.row.positions.append(position)
+
+
+def _widest(arms: Sequence[Arm]) -> float | None:
+    """The widest interval of a ratio to the baseline; None where there is nothing to compare."""
+    running = [arm for arm in arms if arm.row.running]
+    against = next((arm for arm in running if arm.contender.name == BASELINE), next(iter(running), None))
+    others = [arm for arm in running if arm is not against]
+    ratios = [paired_ratio(arm.row.samples, against.row.samples) for arm in others if against is not None]
+    return max((ratio.width for ratio in ratios if ratio is not None), default=None)
+
+
+def _stop(arms: Sequence[Arm], facts: dict[str, Any]) -> None:
+    for arm in arms:
+        arm.row.stopped = facts
+
+
+def _split(job: Measuring, arm: Arm) -> None:
+    found = arm.worker.ask("split")
+    if found is not None:
+        arm.row.split, arm.row.split_check = found, closing(found, median(arm.row.samples))
+
+
+def _counters(job: Measuring, arm: Arm) -> None:
+    arm.row.counters = arm.worker.ask("counters")
+    if arm.preparations:
+        totals = sorted(arm.preparations, key=lambda one: float(one["total_seconds"]))
+        typical = totals[len(totals) // 2]  # medians phase by phase would not add up
+        arm.row.phases, total = typical["phases"], typical["total_seconds"]
+        arm.row.phases_check = closing(arm.row.phases, total)
+
+
+def _release(job: Measuring, arm: Arm) -> None:
+    arm.worker.ask("release")
+
+
+def _each_fresh(job: Measuring) -> dict[str, Row]:
+    """Memory: each row in a fresh process, where nothing has been allocated or timed before."""
+    rows = {who.label: Row(who.label) for who in job.contenders}
+    for who in job.contenders:
+        row = rows[who.label]
+        job.show(f"{job.cell.name}: {who.label}: memory, in a fresh process")
+        with row.at_its_cost(), job.conductor.fresh(who) as worker:
+            found = worker.ask("memory", cell=asdict(job.cell), contender=who.data())
+            row.style, row.samples = found.pop("style"), found.pop("seconds")
+            row.memory = found
+    job.conductor.note("store", job.cell.name)
+    return rows

@@ -27,9 +27,13 @@ class ReplayTimer:
 RunRow = Callable[[BenchmarkFixture], None]
 """What a suite's test does with its `benchmark` fixture."""
 
+Keep = Callable[[dict[str, Any]], None]
 
-def replay(request: pytest.FixtureRequest, group: str, samples: Sequence[float], info: dict[str, Any]) -> RunRow:
-    """Prepare this test's benchmark row from samples (seconds per call) and extra facts.
+
+def replay(
+    request: pytest.FixtureRequest, group: str, samples: Sequence[float], info: dict[str, Any], keep: Keep
+) -> RunRow:
+    """Prepare this test's benchmark row from samples (seconds per call) and extra facts; `keep` gets it as stored.
 
     Must be called before the `benchmark` fixture is made, since that reads the marker.
     """
@@ -38,6 +42,7 @@ def replay(request: pytest.FixtureRequest, group: str, samples: Sequence[float],
     def run(benchmark: BenchmarkFixture) -> None:
         benchmark.extra_info.update(info)
         benchmark.pedantic(_nothing, rounds=len(samples), iterations=1)
+        keep(benchmark.stats.as_dict(include_data=True))
 
     return run
 

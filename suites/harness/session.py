@@ -2,40 +2,105 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple
 
 from suites.harness.cell import Cell
+from suites.harness.conductor import Conductor
+from suites.harness.contender import TWIN, Contender
 from suites.harness.effort import Effort
-from suites.harness.measure import Load, Row, Show
+from suites.harness.measure import Measure, Measuring
 from suites.harness.progress import Progress
+from suites.harness.row import Row
+from suites.harness.statistics import Ratio, control
+from suites.harness.store import Journal
 
-Measure = Callable[[Cell, list[str], Effort, Show, Load], dict[str, Row]]
+
+class Wanted(NamedTuple):
+    """A row that was asked for: one test."""
+
+    name: str
+    fullname: str
+    cell: Cell
+    contender: Contender
 
 
 @dataclass
 class Session:
-    """A cell is measured when its first row is asked for, for all its engines at once, and remembered."""
+    """A cell is measured when its first row is asked for, for all its engines at once, and remembered.
+
+    `benchmarks`, `missing` and `controls` are what will be stored; every row goes into the journal at once.
+    """
 
     effort: Effort
     progress: Progress
-    wanted: dict[Cell, list[str]] = field(default_factory=lambda: defaultdict(list))
+    conductor: Conductor
+    journal: Journal | None = None
+    wanted: list[Wanted] = field(default_factory=list)
+    benchmarks: list[dict[str, Any]] = field(default_factory=list)
     missing: list[dict[str, Any]] = field(default_factory=list)
+    controls: list[dict[str, Any]] = field(default_factory=list)
     wrong: int = 0
-    measured: int = 0
-    _rows: dict[Cell, dict[str, Row]] = field(default_factory=dict)
+    _rows: dict[Cell, Mapping[str, Row]] = field(default_factory=dict)
 
-    def row(self, cell: Cell, engine: str, how: Measure, load: Load) -> Row:
-        """The row of one engine in one cell."""
+    def row(self, cell: Cell, contender: Contender, how: Measure) -> Row:
+        """The row of one contender in one cell."""
         if cell not in self._rows:
-            engines = self.wanted[cell] or [engine]
-            self._rows[cell] = how(cell, engines, self.effort, self.progress.show, load)
+            contenders = [one.contender for one in self.wanted if one.cell == cell] or [contender]
+            job = Measuring(self.conductor, cell, contenders, self.effort, self.progress.show)
+            self._rows[cell] = how(job)
+            self._keep_control(cell, self._rows[cell])
             self.progress.finish_cell()
-        return self._rows[cell][engine]
+        return self._rows[cell][contender.name]
 
-    def miss(self, name: str, fullname: str, group: str, info: dict[str, Any]) -> None:
+    def _keep_control(self, cell: Cell, rows: Mapping[str, Row]) -> None:
+        twin = next((row for name, row in rows.items() if name.endswith(f" {TWIN}")), None)
+        if twin is None or twin.control is None:
+            return
+        facts = {**cell.facts(), "name": cell.name, **twin.control}
+        self.controls.append({**facts, "samples": [rows[twin.control["engine"]].samples, twin.samples]})
+        self._note("control", self.controls[-1])
+
+    def measured(self, benchmark: dict[str, Any]) -> None:
+        """Keep a row that has a number, as pytest-benchmark stores it."""
+        self.benchmarks.append(benchmark)
+        self._note("benchmarks", benchmark)
+
+    def miss(self, name: str, fullname: str, cell: Cell, info: dict[str, Any]) -> None:
         """Keep a row that has no number."""
-        self.missing.append({"name": name, "fullname": fullname, "group": group, "extra_info": info})
+        self.missing.append({"name": name, "fullname": fullname, "group": group_of(cell), "extra_info": info})
         self.wrong += info["status"] == "wrong"
+        self._note("missing", self.missing[-1])
+
+    def _note(self, kind: Any, record: Mapping[str, Any]) -> None:
+        if self.journal is not None:
+            self.journal.write(kind, record)
+
+    def miss_the_rest(self, reason: str) -> None:
+        """Name every wanted row that the run did not come to."""
+        seen = {record["fullname"] for record in (*self.benchmarks, *self.missing)}
+        for name, fullname, cell, contender in self.wanted:
+            if fullname not in seen:
+                row = Row(contender.name)
+                row.refuse("not run", reason)
+                self.miss(name, fullname, cell, row.extra_info(cell))
+
+    def facts(self) -> dict[str, Any]:
+        """What is stored beside the rows that have a number."""
+        ratios = [_ratio(kept) for kept in self.controls]
+        return {"missing": self.missing, "control": {**asdict(control(ratios)), "rows": self.controls}}
+
+
+def _ratio(kept: Mapping[str, Any]) -> Ratio:
+    return Ratio(**{name: kept[name] for name in ("value", "low", "high", "confidence", "rounds")})
+
+
+def group_of(cell: Cell) -> str:
+    """The group under which pytest-benchmark lists a cell's rows."""
+    return f"{cell.question}: {cell.name}"
+
+
+def sample_counts(benchmarks: Sequence[Mapping[str, Any]]) -> list[tuple[str, int]]:
+    """Each row's name and number of samples."""
+    return [(record["name"], record["stats"]["rounds"]) for record in benchmarks]

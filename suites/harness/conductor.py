@@ -1,0 +1,264 @@
+"""The conductor: starts workers, asks one at a time, waits no longer than is allowed, and writes down what was done.
+
+    with Conductor() as conductor:
+        worker = conductor.worker(Contender("tape"))
+        worker.ask("prepare", cell=..., contender=...)
+
+It computes nothing itself, so that while a worker is timed this process sleeps on a pipe.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+from suites.harness.contender import Contender
+from suites.harness.protocol import VERSION, WorkerError, decode, encode
+
+ROOT = Path(__file__).resolve().parents[2]
+CHUNK_BYTES = 1 << 16
+LAST_WORDS = 400
+"""Characters of a dead worker's standard error that are told."""
+
+
+class Event(NamedTuple):
+    """One line of the protocol's log: when, for how long, which worker, what it was asked, and how that ended."""
+
+    began_seconds: float
+    took_seconds: float
+    worker: str
+    pid: int
+    what: str
+    ended: str
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long a worker may take over one request before it is ended, and how much memory it may use (None: all)."""
+
+    request_seconds: float = 300.0
+    start_seconds: float = 120.0
+    sample_seconds: float = 30.0
+    memory_bytes: int | None = None
+
+
+class Worker:
+    """One contender's process, as seen from outside: started when first asked, and again after it died."""
+
+    def __init__(
+        self, contender: Contender, folder: Path, limits: Limits, log: list[Event], variables: Mapping[str, str]
+    ) -> None:
+        self.contender = contender
+        self.facts: dict[str, Any] = {}
+        self._folder = folder
+        self._limits = limits
+        self._log = log
+        self._variables = variables
+        self._process: subprocess.Popen[bytes] | None = None
+        self._read, self._write = -1, -1
+        self._unread = b""
+        self._number = 0
+
+    @property
+    def pid(self) -> int:
+        """Its process, or 0 while there is none."""
+        return self._process.pid if self._process is not None else 0
+
+    def ask(self, do: str, limit_seconds: float | None = None, **given: Any) -> Any:
+        """Ask for something and wait for the answer. Raises WorkerError; a worker that did not answer is ended."""
+        if self._process is None:
+            self._start()
+        return self._ask(do, limit_seconds or self._limits.request_seconds, given)
+
+    def _ask(self, do: str, limit_seconds: float, given: Mapping[str, Any]) -> Any:
+        pid, began = self.pid, time.monotonic()
+        try:
+            answer = self._exchange(do, limit_seconds, given)
+        except WorkerError as fault:
+            self._note(began, pid, do, fault.status)
+            raise
+        self._note(began, pid, do, "answered")
+        return answer
+
+    def _exchange(self, do: str, limit_seconds: float, given: Mapping[str, Any]) -> Any:
+        self._number += 1
+        with self._ended_on_fault():
+            try:
+                os.write(self._write, encode({"id": self._number, "do": do, **given}))
+            except BrokenPipeError:
+                raise self._died(do) from None
+            message = decode(self._line(do, limit_seconds), self._number)
+        if "refused" in message:
+            raise WorkerError(message["refused"], message["reason"])
+        return message["answer"]
+
+    def _start(self) -> None:
+        """Start the process, wait for its greeting, and set it up."""
+        began = time.monotonic()
+        with self._ended_on_fault():
+            self._spawn()
+            hello = decode(self._line("start", self._limits.start_seconds), 0)
+            if hello.get("hello") != VERSION:
+                raise WorkerError("failed", f"worker speaks protocol {hello.get('hello')!r}, expected {VERSION}")
+        self._number = 0
+        self.facts = {key: value for key, value in hello.items() if key not in {"id", "hello"}}
+        given = {"folder": str(self._folder), "memory_bytes": self._limits.memory_bytes}
+        self.facts |= self._exchange("start", self._limits.start_seconds, given)
+        self._note(began, self.pid, "start", "answered")
+
+    def _spawn(self) -> None:
+        requests, self._write = os.pipe()
+        self._read, answers = os.pipe()
+        path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+        with self._errors().open("wb") as errors:
+            try:
+                self._process = subprocess.Popen(
+                    [self.contender.python, "-m", "suites.harness.worker", str(requests), str(answers)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=errors,
+                    stderr=errors,
+                    pass_fds=(requests, answers),
+                    start_new_session=True,  # a Ctrl-C at the terminal is for the conductor alone
+                    cwd=ROOT,
+                    env={**os.environ, **self._variables, "PYTHONPATH": path},
+                )
+            except OSError as error:
+                raise WorkerError("failed", f"cannot start {self.contender.python}: {error.strerror}") from None
+            finally:
+                os.close(requests)
+                os.close(answers)
+        self._unread = b""
+
+    def _line(self, do: str, limit_seconds: float) -> bytes:
+        """The next line from the worker. Raises WorkerError where none comes."""
+        end = time.monotonic() + limit_seconds
+        poll = select.poll()
+        poll.register(self._read, select.POLLIN)
+        while b"\n" not in self._unread:
+            left = end - time.monotonic()
+            if left <= 0 or not poll.poll(1000 * left):
+                raise WorkerError("timed out", f"no answer to {do!r} within {limit_seconds:g} s")
+            chunk = os.read(self._read, CHUNK_BYTES)
+            if not chunk:
+                raise self._died(do)
+            self._unread += chunk
+        line, self._unread = self._unread.split(b"\n", 1)
+        return line
+
+    def _died(self, do: str) -> WorkerError:
+        assert self._process is not None
+        status = self._process.wait()
+        how = f"killed by {_signal_name(-status)}" if status < 0 else f"ended with status {status}"
+        hint = "; perhaps the system ran out of memory" if status == -signal.SIGKILL else ""
+        said = self._errors().read_text(encoding="utf8", errors="replace").strip()
+        words = f": {said.splitlines()[-1][-LAST_WORDS:]}" if said else ""
+        return WorkerError("crashed", f"worker {how} at {do!r}{hint}{words}")
+
+    def _errors(self) -> Path:
+        return self._folder / f"{id(self):x}.err"
+
+    @contextmanager
+    def _ended_on_fault(self) -> Iterator[None]:
+        """Within, a fault in talking to the process, or an interrupt, ends the process: its state is unknown."""
+        try:
+            yield
+        except BaseException:
+            self.end()
+            raise
+
+    def _note(self, began: float, pid: int, what: str, ended: str) -> None:
+        self._log.append(Event(began, time.monotonic() - began, self.contender.label, pid, what, ended))
+
+    def end(self) -> None:
+        """End the process, if there is one."""
+        for pipe in (self._read, self._write):
+            if pipe >= 0:
+                os.close(pipe)
+        self._read, self._write = -1, -1
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+@dataclass
+class Conductor:
+    """Every worker of a session, by contender; `log` is all that they were asked, in order."""
+
+    limits: Limits = field(default_factory=Limits)
+    log: list[Event] = field(default_factory=list)
+    _workers: dict[Contender, Worker] = field(default_factory=dict)
+    _folder: Path | None = None
+
+    def worker(self, contender: Contender) -> Worker:
+        """The contender's worker, kept for the session."""
+        if contender not in self._workers:
+            self._workers[contender] = self._made(contender, {})
+        return self._workers[contender]
+
+    @contextmanager
+    def fresh(self, contender: Contender) -> Iterator[Worker]:
+        """A worker in a new process with empty caches on disk, ended afterwards."""
+        caches = Path(tempfile.mkdtemp(dir=self.folder))
+        worker = self._made(contender, {"XDG_CACHE_HOME": str(caches), "TORCHINDUCTOR_CACHE_DIR": str(caches)})
+        try:
+            yield worker
+        finally:
+            worker.end()
+            shutil.rmtree(caches, ignore_errors=True)
+
+    def _made(self, contender: Contender, variables: Mapping[str, str]) -> Worker:
+        return Worker(contender, self.folder, self.limits, self.log, variables)
+
+    @property
+    def judge(self) -> Worker:
+        """The worker that holds results against the reference."""
+        return self.worker(Contender("judge", python=sys.executable))
+
+    @property
+    def folder(self) -> Path:
+        """A folder for the session's arrays and errors."""
+        if self._folder is None:
+            self._folder = Path(tempfile.mkdtemp(prefix="tape-vs-graph-"))
+        return self._folder
+
+    def note(self, what: str, about: str) -> None:
+        """Write something of the conductor's own into the log."""
+        self.log.append(Event(time.monotonic(), 0.0, "conductor", os.getpid(), what, about))
+
+    @property
+    def waited_seconds(self) -> float:
+        """Time spent waiting for answers; the rest of a session is the conductor's own."""
+        return sum(event.took_seconds for event in self.log)
+
+    def close(self) -> None:
+        """End every worker and remove the folder."""
+        for worker in self._workers.values():
+            worker.end()
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()

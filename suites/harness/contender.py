@@ -1,0 +1,60 @@
+"""Who takes part in a cell: an engine, how a worker process makes it, and under which interpreter.
+
+Contender("tape")                                       # an engine of the registry
+Contender("tape+gc", engine="tape", collector=True)     # the same, its garbage collector left on while it is timed
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from engines.engine import Engine
+from engines.registry import load_engine
+from suites.harness.cell import Cell
+
+LOADER = "suites.harness.contender:by_name"
+TWIN = "again"
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """One engine in one process; contenders that are equal share it.
+
+    `name` is what rows call it, `engine` what `loader` is asked for ("" for the same): a "module:function" that takes
+    the cell and that name, imported in the worker. `twin` marks the second process of an A/A control.
+    """
+
+    name: str
+    engine: str = ""
+    loader: str = LOADER
+    python: str = sys.executable
+    collector: bool = False
+    twin: bool = False
+
+    @property
+    def label(self) -> str:
+        """Its name, with a mark where it is the control."""
+        return f"{self.name} {TWIN}" if self.twin else self.name
+
+    def again(self) -> Contender:
+        """The same engine in a second process: an A/A control."""
+        return replace(self, twin=True)
+
+    def load(self, cell: Cell) -> Engine:
+        """Make the engine, here."""
+        module, _, function = self.loader.partition(":")
+        made: Engine = getattr(importlib.import_module(module), function)(cell, self.engine or self.name)
+        return made
+
+    def data(self) -> dict[str, Any]:
+        """As plain data, for a worker to read."""
+        return asdict(self)
+
+
+def by_name(cell: Cell, name: str) -> Engine:
+    """The engine of this name, whatever the cell."""
+    del cell
+    return load_engine(name)

@@ -1,0 +1,343 @@
+"""A worker: one engine in one process, doing what the conductor asks of it.
+
+    python -m suites.harness.worker REQUESTS_FD ANSWERS_FD
+
+What it may be asked, and how, stands in `protocol.py`. Everything that is timed is timed here, and nothing else runs.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import platform
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from engines.engine import DynamicProgram, Engine, Placed, Program, Task
+from engines.ops.random import step_key
+from suites.harness.agreement import judge, load_arrays, results, save_arrays
+from suites.harness.cell import Cell, cell_from
+from suites.harness.clock import calls_per_sample, resolution_seconds, sample, seconds, settle, synchronize
+from suites.harness.contender import Contender
+from suites.harness.heap import Layout, keep_freed_memory
+from suites.harness.memory import memory_of
+from suites.harness.protocol import VERSION, Status, decode_request, encode
+from suites.harness.training import Training
+from suites.harness.warming import WINDOW, warm_up
+
+Phases = dict[str, float]
+Given = Mapping[str, Any]
+Answer = dict[str, Any]
+Handler = Callable[["Worker", Given], Answer | None]
+
+SPLIT_CALLS = 5
+LEAD_SECONDS = 0.002
+NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
+"""How torch's allocators say that there is none left."""
+
+PR_SET_PDEATHSIG = 1
+
+
+class Preparation(NamedTuple):
+    """What getting ready took, by phase and in all."""
+
+    phases: Phases
+    total_seconds: float
+
+
+@dataclass(slots=True)
+class Ready:
+    """A cell that this worker's engine has been made ready for; `call` is what is timed."""
+
+    cell: Cell
+    contender: Contender
+    task: Task
+    engine: Engine
+    program: Program
+    call: Callable[[], object]
+    preparation: Preparation | None = None  # of the last call, where a call is a preparation
+
+    @property
+    def by_preparing(self) -> bool:
+        """Whether a call makes something ready, and so must find nothing warm that it would not find in use."""
+        return self.cell.quantity in {"prepare", "construct"}
+
+
+class Worker:
+    """What one process knows: the cell it is ready for, or its training."""
+
+    def __init__(self) -> None:
+        self._layout = Layout(os.getpid())
+        self._ready: Ready | None = None
+        self._training: Training | None = None
+        self._folder = Path()
+
+    @property
+    def ready(self) -> Ready:
+        """The cell at hand."""
+        if self._ready is None:
+            raise RuntimeError("asked before it was told to prepare")
+        return self._ready
+
+    def start(self, given: Given) -> Answer:
+        """Set this process up: the folder for arrays, the most memory it may use, what happens to freed memory."""
+        self._folder = Path(given["folder"])
+        if given["memory_bytes"] is not None:
+            _limit_memory(given["memory_bytes"])
+        return {"allocator": keep_freed_memory(), "threads": torch.get_num_threads()}
+
+    def prepare(self, given: Given) -> Answer:
+        """Make the engine and its program; what that took, by phase."""
+        cell, contender, engine = _identity(given)
+        task = cell.task()
+        start = time.perf_counter()
+        program = engine.prepare(task)
+        synchronize(cell.device)
+        total = time.perf_counter() - start
+        self._ready = Ready(cell, contender, task, engine, program, lambda: None)
+        self._ready.call = _call_of(self._ready)
+        return {"style": engine.style, "phases": dict(program.phases), "seconds": total}
+
+    def prepare_cold(self, given: Given) -> Answer:
+        """Get ready and make the first call; this process must be fresh."""
+        cell, _, engine = _identity(given)
+        return prepare_and_run(cell.task(), engine)._asdict()
+
+    def results(self, given: Given) -> Answer:
+        """Run once, before any timing, and put what came of it into a file."""
+        ready = self.ready
+        own = ready.cell.own_masks
+        program = ready.engine.prepare(ready.cell.checked_task()) if own else ready.program
+        path = self._folder / f"results-{os.getpid()}.npz"
+        save_arrays(path, results(program, ready.cell))
+        return {"path": str(path)}
+
+    def judge(self, given: Given) -> Answer:
+        """Hold another worker's results against the reference."""
+        path = Path(given["path"])
+        verdict = judge(load_arrays(path), cell_from(given["cell"]))
+        path.unlink()
+        return asdict(verdict)
+
+    def first_call(self, given: Given) -> Answer:
+        """One call, finished; the first that is timed."""
+        return {"seconds": seconds(self.ready.call, 1, self.ready.cell.device)}
+
+    def warm_up(self, given: Given) -> Answer:
+        """Call until the level is stable, and say how many calls make a sample.
+
+        What takes long to make ready has warmed up by its first call, and is not made ready again and again.
+        """
+        ready, first = self.ready, given["first_call_seconds"]
+        budget = given["budget_seconds"]
+        if ready.by_preparing and first > budget:
+            return {"seconds": [first], "stable": False, "calls": 1, **_clock_facts(first)}
+        calls = calls_per_sample(first)
+        found = warm_up(lambda: seconds(ready.call, calls, ready.cell.device), budget)
+        level = min(found.seconds[-WINDOW:])
+        calls = calls_per_sample(level)
+        settle()
+        return {**asdict(found), "calls": calls, **_clock_facts(level * calls)}
+
+    def sample(self, given: Given) -> Answer:
+        """One sample of a round: a new memory layout, calls that lead in, then the timed calls."""
+        ready = self.ready
+        if not ready.by_preparing:
+            self._layout.draw()
+            _lead_in(ready)
+        taken = sample(ready.call, given["calls"], ready.cell.device, collector=ready.contender.collector)
+        settle()
+        return {**asdict(taken), "preparation": ready.preparation and ready.preparation._asdict()}
+
+    def split(self, given: Given) -> Answer | None:
+        """Forward, backward and update apart: the parts of the call whose total is the median. None if in one piece."""
+        ready = self.ready
+        program = ready.program
+        if ready.by_preparing or ready.cell.quantity == "forward" or not isinstance(program, DynamicProgram):
+            return None
+        placed = program.place(ready.task.batch, step_key(0, 0))
+        _lead_in(ready)
+        found = sorted((_parts(program, placed, ready.cell.device) for _ in range(SPLIT_CALLS)), key=_total)
+        settle()
+        return found[len(found) // 2]
+
+    def counters(self, given: Given) -> Answer:
+        """Exact counts, after everything has run."""
+        return dict(self.ready.program.counters)
+
+    def memory(self, given: Given) -> Answer:
+        """What one call needs; this process must be fresh."""
+        cell, _, engine = _identity(given)
+        return {"style": engine.style, **asdict(memory_of(engine, cell))}
+
+    def train(self, given: Given) -> Answer:
+        """Train for one epoch; the loss and the seconds of each step."""
+        if self._training is None:
+            cell, _, engine = _identity(given)
+            self._training = Training(cell, engine)
+        losses, taken = self._training.epoch()
+        settle()
+        return {"losses": losses, "seconds": taken, "style": self._training.style}
+
+    def accuracy(self, given: Given) -> Answer:
+        """Test accuracy of what was trained, and the program's counts."""
+        if self._training is None:
+            raise RuntimeError("asked before it was told to train")
+        return {"accuracy": self._training.accuracy(), "counters": self._training.counters}
+
+    def release(self, given: Given) -> Answer:
+        """Forget the cell and free what it held."""
+        self._ready = self._training = None
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+            torch.cuda.empty_cache()
+        return {}
+
+
+HANDLERS: Mapping[str, Handler] = {
+    handler.__name__: handler
+    for handler in (
+        Worker.start,
+        Worker.prepare,
+        Worker.prepare_cold,
+        Worker.results,
+        Worker.judge,
+        Worker.first_call,
+        Worker.warm_up,
+        Worker.sample,
+        Worker.split,
+        Worker.counters,
+        Worker.memory,
+        Worker.train,
+        Worker.accuracy,
+        Worker.release,
+    )
+}
+"""Everything that a worker can be asked, by name."""
+
+
+def prepare_and_run(task: Task, engine: Engine) -> Preparation:
+    """From nothing to the end of the first call: the seconds of each phase, and in all."""
+    start = time.perf_counter()
+    program = engine.prepare(task)
+    synchronize(task.device)
+    ready = time.perf_counter()
+    placed = program.place(task.batch, step_key(0, 0))
+    synchronize(task.device)
+    before = time.perf_counter()
+    program.run(placed)
+    synchronize(task.device)
+    after = time.perf_counter()
+    phases = {**program.phases, "place batch": before - ready, "first call": after - before}
+    return Preparation(phases, after - start)
+
+
+def _identity(given: Given) -> tuple[Cell, Contender, Engine]:
+    cell, contender = cell_from(given["cell"]), Contender(**given["contender"])
+    return cell, contender, contender.load(cell)
+
+
+def _call_of(ready: Ready) -> Callable[[], object]:
+    """What one call is, by the cell's quantity."""
+    program, task, engine = ready.program, ready.task, ready.engine
+    if ready.cell.quantity == "prepare":
+
+        def prepare() -> None:
+            ready.preparation = prepare_and_run(task, engine)
+
+        return prepare
+    placed = program.place(task.batch, step_key(0, 0))
+    if ready.cell.quantity != "construct":
+        return lambda: program.run(placed)
+    if isinstance(program, DynamicProgram):
+        recording = program
+        return lambda: recording.record(placed)
+    return lambda: engine.prepare(task)
+
+
+def _lead_in(ready: Ready) -> None:
+    """Fill caches and wake threads: others ran since this engine did."""
+    end = time.perf_counter() + LEAD_SECONDS
+    ready.call()
+    while time.perf_counter() < end:
+        ready.call()
+    synchronize(ready.cell.device)
+
+
+def _parts(program: DynamicProgram, placed: Placed, device: str) -> Phases:
+    found: Phases = {}
+    last = time.perf_counter()
+
+    def mark(part: str) -> None:
+        nonlocal last
+        synchronize(device)
+        now = time.perf_counter()
+        found[part], last = now - last, now
+
+    program.run_marked(placed, mark)
+    return found
+
+
+def _total(phases: Phases) -> float:
+    return sum(phases.values())
+
+
+def _clock_facts(sample_seconds: float) -> dict[str, float]:
+    return {"resolution_seconds": resolution_seconds(), "share_of_sample": resolution_seconds() / sample_seconds}
+
+
+def _limit_memory(most_bytes: int) -> None:
+    """Refuse this process more private memory than that, rather than let the machine run out of it."""
+    import resource  # noqa: PLC0415 - Unix only
+
+    resource.setrlimit(resource.RLIMIT_DATA, (most_bytes, most_bytes))
+
+
+def _die_with_the_conductor() -> None:
+    """Have the kernel end this process when its parent ends, in whatever way."""
+    if platform.system() == "Linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def refusal(error: BaseException) -> tuple[Status, str]:
+    """What an engine's failure is called, and its reason in words."""
+    said = str(error).strip().splitlines()
+    reason = f"{type(error).__name__}: {said[0] if said else 'no message'}"
+    short = isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(
+        sign in reason.lower() for sign in NO_MEMORY
+    )
+    return ("out of memory" if short else "failed"), reason
+
+
+def serve(requests: int, answers: int) -> None:
+    """Answer requests until there are no more."""
+    worker = Worker()
+    hello = {"id": 0, "hello": VERSION, "pid": os.getpid(), "python": platform.python_version()}
+    os.write(answers, encode({**hello, "torch": torch.__version__}))
+    with os.fdopen(requests, "rb") as lines:
+        for line in lines:
+            number, name, given = decode_request(line)
+            os.write(answers, encode({"id": number, **_answer(worker, name, given)}))
+
+
+def _answer(worker: Worker, name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        return {"answer": HANDLERS[name](worker, given)}
+    except Exception as error:  # whatever an engine does wrong costs its row, and is told to the conductor
+        status, reason = refusal(error)
+        return {"refused": status, "reason": reason}
+
+
+if __name__ == "__main__":
+    _die_with_the_conductor()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    serve(int(sys.argv[1]), int(sys.argv[2]))
