@@ -247,9 +247,7 @@ def _load() -> tuple[float | None, float | None, float | None]:
 
 def _memory(files: Files) -> Memory:
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", RuntimeWarning
-        )  # where pages swapped cannot be read, which nobody asks for here
+        warnings.simplefilter("ignore", RuntimeWarning)  # of pages swapped, which psutil adds and nobody reads here
         swap = psutil.swap_memory()
     return Memory(psutil.virtual_memory().available, memory_limit_bytes(files), swap.total, swap.used)
 
