@@ -18,7 +18,6 @@ from engines.value import EngineError
 from suites.harness import agreement, clock, measure, memory, progress, statistics
 from suites.harness.cell import Cell
 from suites.harness.effort import EFFORTS
-from suites.harness.environment import IDENTITY, environment
 
 QUICK = replace(EFFORTS["quick"], seconds_per_engine=0.02, min_rounds=5, max_rounds=12)
 CELL = Cell("step", "chain", "step", knobs=(("elements", 4), ("ops", 10)))
@@ -226,18 +225,6 @@ def test_the_tolerance_is_twice_eager_s_error_plus_a_little():
     found = agreement.check(TapeEngine().prepare(IMAGES.task()), IMAGES)
     assert found.verdict == "agrees"
     assert 0 <= found.error <= found.allowed < 1e-5
-
-
-def test_the_fingerprint_changes_with_what_must_be_equal_and_with_nothing_else():
-    first, again = environment("quick"), environment("full")
-    assert first["fingerprint"] == again["fingerprint"]
-    before = torch.get_num_threads()
-    torch.set_num_threads(before + 1)
-    try:
-        assert environment("quick")["fingerprint"] != first["fingerprint"]
-    finally:
-        torch.set_num_threads(before)
-    assert set(IDENTITY) <= set(first)
 
 
 def test_progress_says_how_far_and_how_long_and_is_silent_without_a_terminal():
