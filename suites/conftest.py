@@ -38,6 +38,7 @@ from suites.harness.row import Row
 from suites.harness.session import Session, Wanted, group_of
 from suites.harness.store import Journal, leftovers, rescue, save
 from suites.harness.summary import summary
+from suites.harness.watch import Watch
 from suites.workloads import UnknownWorkloadError, load_workload
 
 DEVICES = {"cpu": ("cpu",), "cuda": ("cuda",), "all": ("cpu", "cuda")}
@@ -137,6 +138,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     ours.progress = Progress(len({wanted.cell for wanted in ours.wanted}), _terminal_line(config))
     if ours.journal is not None and ours.wanted and not config.getoption("collectonly"):
         ours.journal.write("header", _header(config))
+        ours.watch = Watch.start()
 
 
 def _contender(config: pytest.Config, module: Any, engine: str) -> Contender:
@@ -222,6 +224,8 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> Iterator[N
     """End the workers, store what was measured, and tell wrong numerics and nothing measured apart."""
     config = session.config
     ours = config.stash[SESSION]
+    if ours.watch is not None:
+        ours.cautions = ours.watch.finish(ours.sampled())
     ours.conductor.close()
     if ours.journal is not None and ours.wanted and not config.getoption("collectonly"):
         if exitstatus == pytest.ExitCode.INTERRUPTED:

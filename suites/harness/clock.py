@@ -18,8 +18,8 @@ from itertools import pairwise
 
 import torch
 
-SHORTEST_SAMPLE_SECONDS = 1e-3
-"""However fine the clock: what interrupts a process now and then takes some ten microseconds."""
+SHORTEST_SAMPLE_SECONDS = 4e-3
+"""However fine the clock: a sample must outlast what interrupts a process now and then."""
 
 RESOLUTIONS_PER_SAMPLE = 1000
 """One resolution is then at most 0.1 % of a sample."""

@@ -69,6 +69,7 @@ class Worker:
         self._read, self._write = -1, -1
         self._unread = b""
         self._number = 0
+        self._greeted = False
 
     @property
     def pid(self) -> int:
@@ -77,9 +78,16 @@ class Worker:
 
     def ask(self, do: str, limit_seconds: float | None = None, **given: Any) -> Any:
         """Ask for something and wait for the answer. Raises WorkerError; a worker that did not answer is ended."""
-        if self._process is None:
-            self._start()
+        self.begin()
+        if not self._greeted:
+            self._greet()
         return self._ask(do, limit_seconds or self._limits.request_seconds, given)
+
+    def begin(self) -> None:
+        """Start the process if there is none, without waiting for it. Raises WorkerError."""
+        if self._process is None:
+            with self._ended_on_fault():
+                self._spawn()
 
     def _ask(self, do: str, limit_seconds: float, given: Mapping[str, Any]) -> Any:
         pid, began = self.pid, time.monotonic()
@@ -103,11 +111,10 @@ class Worker:
             raise WorkerError(message["refused"], message["reason"])
         return message["answer"]
 
-    def _start(self) -> None:
-        """Start the process, wait for its greeting, and set it up."""
+    def _greet(self) -> None:
+        """Wait for the greeting of a process that was started, and set it up."""
         began = time.monotonic()
         with self._ended_on_fault():
-            self._spawn()
             hello = decode(self._line("start", self._limits.start_seconds), 0)
             if hello.get("hello") != VERSION:
                 raise WorkerError("failed", f"worker speaks protocol {hello.get('hello')!r}, expected {VERSION}")
@@ -115,6 +122,7 @@ class Worker:
         self.facts = {key: value for key, value in hello.items() if key not in {"id", "hello"}}
         given = {"folder": str(self._folder), "memory_bytes": self._limits.memory_bytes}
         self.facts |= self._exchange("start", self._limits.start_seconds, given)
+        self._greeted = True
         self._note(began, self.pid, "start", "answered")
 
     def _spawn(self) -> None:
@@ -190,6 +198,7 @@ class Worker:
             self._process.kill()
             self._process.wait()
             self._process = None
+        self._greeted = False
 
 
 def _signal_name(number: int) -> str:

@@ -69,6 +69,9 @@ def measure(job: Measuring) -> dict[str, Row]:
     if job.cell.question == "memory":
         return _each_fresh(job)
     arms = [Arm(who, job.conductor.worker(who), Row(who.label)) for who in with_control(job)]
+    for arm in arms:
+        with arm.row.at_its_cost():
+            arm.worker.begin()  # all at once, so that they load their libraries side by side
     for stage in (_prepare, _agree, _first_call, _warm_up):
         for arm in arms:
             _attempt(job, arm, stage)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
+from suites.harness.cautions import Caution, Sampled
 from suites.harness.cell import Cell
 from suites.harness.conductor import Conductor
 from suites.harness.contender import TWIN, Contender
@@ -15,6 +17,7 @@ from suites.harness.progress import Progress
 from suites.harness.row import Row
 from suites.harness.statistics import Ratio, control
 from suites.harness.store import Journal
+from suites.harness.watch import Watch
 
 
 class Wanted(NamedTuple):
@@ -37,10 +40,12 @@ class Session:
     progress: Progress
     conductor: Conductor
     journal: Journal | None = None
+    watch: Watch | None = None
     wanted: list[Wanted] = field(default_factory=list)
     benchmarks: list[dict[str, Any]] = field(default_factory=list)
     missing: list[dict[str, Any]] = field(default_factory=list)
     controls: list[dict[str, Any]] = field(default_factory=list)
+    cautions: tuple[Caution, ...] = ()
     wrong: int = 0
     _rows: dict[Cell, Mapping[str, Row]] = field(default_factory=dict)
 
@@ -89,7 +94,18 @@ class Session:
     def facts(self) -> dict[str, Any]:
         """What is stored beside the rows that have a number."""
         ratios = [_ratio(kept) for kept in self.controls]
-        return {"missing": self.missing, "control": {**asdict(control(ratios)), "rows": self.controls}}
+        return {
+            "missing": self.missing,
+            "control": {**asdict(control(ratios)), "rows": self.controls},
+            "cautions": [asdict(caution) for caution in self.cautions],
+        }
+
+    def sampled(self) -> list[Sampled]:
+        """Each row's number of samples, and how many the wanted precision would have taken."""
+        return [
+            Sampled(record["name"], record["stats"]["rounds"], _wanted(record["extra_info"]["stopped"]))
+            for record in self.benchmarks
+        ]
 
 
 def _ratio(kept: Mapping[str, Any]) -> Ratio:
@@ -101,6 +117,8 @@ def group_of(cell: Cell) -> str:
     return f"{cell.question}: {cell.name}"
 
 
-def sample_counts(benchmarks: Sequence[Mapping[str, Any]]) -> list[tuple[str, int]]:
-    """Each row's name and number of samples."""
-    return [(record["name"], record["stats"]["rounds"]) for record in benchmarks]
+def _wanted(stopped: Mapping[str, Any] | None) -> int:
+    """The rounds that would have been enough: an interval narrows as the root of their number."""
+    if stopped is None or stopped["why"] != "budget" or not stopped["width"]:
+        return 0
+    return math.ceil(stopped["rounds"] * (stopped["width"] / stopped["wanted"]) ** 2)

@@ -20,6 +20,8 @@ def summary(session: Session) -> Iterator[str]:
             f"A/A control: the same engine in two processes differed by its 95 % interval in {control['false_alarms']} "
             f"of {control['cells']} cells; effects below {100 * control['smallest_effect']:.1f} % cannot be seen today"
         )
+    for caution in session.cautions:
+        yield f"caution: {caution}"
     for record in missing[:MOST_TOLD]:
         info = record["extra_info"]
         yield f"  {info['status']}: {record['name']}: {info['reason']}"

@@ -1,0 +1,130 @@
+"""Engines that do something wrong, or take a known time, for tests of the harness: workers load them by name.
+
+Contender("slow", loader="tests.faulty:load", engine="spin 3.0 ms + 10 %")
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+
+from engines.engine import Engine, Outputs, Placed, Task
+from engines.peers.torch_eager import TorchEager, TorchEagerProgram
+from engines.value import EngineError
+from suites.harness.cell import Cell
+
+LOADER = "tests.faulty:load"
+MILLISECOND = 1e-3
+
+
+class Program(TorchEagerProgram):
+    """Torch's program with something done to its outputs at each call; `calls` counts them."""
+
+    def __init__(self, task: Task, do: Callable[[Program, Outputs], Outputs]) -> None:
+        super().__init__(task)
+        self.calls = 0
+        self._do = do
+
+    def run(self, placed: Placed) -> Outputs:
+        self.began = time.perf_counter()
+        outputs = super().run(placed)
+        self.calls += 1
+        return self._do(self, outputs)
+
+
+class Faulty(TorchEager):
+    def __init__(self, name: str, do: Callable[[Program, Outputs], Outputs]) -> None:
+        self.name = name
+        self._do = do
+
+    def prepare(self, task: Task) -> Program:
+        if self.name == "fails in prepare":
+            raise EngineError("no such op")
+        return Program(task, self._do)
+
+
+def _spin(seconds: float) -> Callable[[Program, Outputs], Outputs]:
+    """A call that takes this long, whatever the machine."""
+
+    def spin(program: Program, outputs: Outputs) -> Outputs:
+        while time.perf_counter() < program.began + seconds:
+            pass
+        return outputs
+
+    return spin
+
+
+def _drifting(program: Program, outputs: Outputs) -> Outputs:
+    """Each call is slower than the last, as on a machine that heats up."""
+    return _spin(3 * MILLISECOND * 1.005 ** (program.calls / 3))(program, outputs)
+
+
+def _slow_first(program: Program, outputs: Outputs) -> Outputs:
+    return _spin(1.5 if program.calls == 1 else 3 * MILLISECOND)(program, outputs)
+
+
+def _after(calls: int, then: Callable[[], object]) -> Callable[[Program, Outputs], Outputs]:
+    def wait(program: Program, outputs: Outputs) -> Outputs:
+        if program.calls > calls:
+            then()
+        return _spin(5 * MILLISECOND)(program, outputs)
+
+    return wait
+
+
+def _raise(program: Program, outputs: Outputs) -> Outputs:
+    raise ValueError("broken")
+
+
+def _fail() -> None:
+    raise ValueError("broken in a round")
+
+
+def _allocate() -> None:
+    torch.ones(1 << 42, dtype=torch.uint8)
+
+
+def _kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _babble() -> None:
+    os.write(int(sys.argv[2]), b"here is what I think of your protocol\n")
+
+
+def _spoil(program: Program, outputs: Outputs) -> Outputs:
+    """One element of one gradient is off by 1e-2."""
+    spoilt = {name: gradient.clone() for name, gradient in outputs.gradients.items()}
+    next(iter(spoilt.values())).view(-1)[-1] += 1e-2
+    return Outputs(outputs.loss, spoilt)
+
+
+DEEDS: dict[str, Callable[[Program, Outputs], Outputs]] = {
+    "right": lambda _, outputs: outputs,
+    "3 ms": _spin(3 * MILLISECOND),
+    "3 ms + 3 %": _spin(3.09 * MILLISECOND),
+    "3 ms + 10 %": _spin(3.3 * MILLISECOND),
+    "drifts": _drifting,
+    "slow first call": _slow_first,
+    "fails in prepare": lambda _, outputs: outputs,
+    "fails": _raise,
+    "fails in a round": _after(12, _fail),
+    "killed": _after(12, _kill),
+    "hangs": _after(12, lambda: time.sleep(3600)),
+    "out of memory": _after(12, _allocate),
+    "babbles": _after(12, _babble),
+    "one element off": _spoil,
+    "nan": lambda _, outputs: Outputs(outputs.loss * math.nan, outputs.gradients),
+    "wrong shape": lambda _, outputs: Outputs(outputs.loss.reshape(1), outputs.gradients),
+    "no gradients": lambda _, outputs: Outputs(outputs.loss, {}),
+}
+
+
+def load(cell: Cell, name: str) -> Engine:
+    return Faulty(name, DEEDS[name])

@@ -1,0 +1,230 @@
+"""Measuring: what is found slower, what is not, what gets no time, and that one engine's fault costs only its row."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from suites.harness.cell import Cell
+from suites.harness.conductor import Conductor, Limits
+from suites.harness.contender import Contender
+from suites.harness.effort import EFFORTS
+from suites.harness.measure import Measuring, measure
+from tests.faulty import LOADER
+
+CELL = Cell("backward", "chain", "loss_and_grad", knobs=(("elements", 4), ("ops", 10)))
+QUICK, STANDARD = EFFORTS["quick"], EFFORTS["standard"]
+BRIEF = replace(QUICK, seconds_per_engine=0.3, warm_up_seconds=0.1, max_rounds=20)
+
+
+@pytest.fixture(scope="module")
+def conductor():
+    with Conductor(Limits(request_seconds=60, sample_seconds=3)) as made:
+        yield made
+
+
+def contenders(*names: str) -> list[Contender]:
+    return [Contender(name, loader=LOADER) for name in names]
+
+
+def rows_of(conductor, names, cell=CELL, effort=BRIEF):
+    who = [name if isinstance(name, Contender) else Contender(name, loader=LOADER) for name in names]
+    return measure(Measuring(conductor, cell, who, effort, lambda _: None))
+
+
+def ratio(rows, name, other):
+    (found,) = [one for one in rows[name].ratios if one["to"] == other]
+    return found
+
+
+@pytest.mark.parametrize(("slow", "effort"), [("3 ms + 10 %", QUICK), ("3 ms + 3 %", STANDARD)])
+def test_an_engine_slowed_by_a_known_share_is_found_slower(conductor, slow, effort):
+    rows = rows_of(conductor, ["3 ms", slow], effort=effort)
+    found = ratio(rows, slow, "3 ms")
+    assert found["verdict"] == "slower"
+    assert ratio(rows, "3 ms", slow)["verdict"] == "faster"
+    share = 1.1 if slow.endswith("10 %") else 1.03
+    assert found["low"] <= share * 1.005
+    assert found["high"] >= share * 0.995
+
+
+def test_of_forty_cells_with_the_same_engine_twice_at_most_two_are_called_different(conductor):
+    same = [Contender("tape"), Contender("other", engine="tape")]
+    called = []
+    for number in range(40):
+        cell = replace(CELL, knobs=(("elements", 4), ("ops", 20 + number)))
+        rows = rows_of(conductor, same, cell, replace(BRIEF, min_rounds=12))
+        called.append(ratio(rows, "other", "tape")["verdict"])
+    assert len(called) == 40
+    assert sum(verdict in {"faster", "slower"} for verdict in called) <= 2, called
+
+
+def test_a_slow_first_call_costs_no_samples_and_stands_in_its_own_row(conductor):
+    rows = rows_of(conductor, ["slow first call", "3 ms"])
+    slow, fast = rows["slow first call"], rows["3 ms"]
+    assert len(slow.samples) == len(fast.samples) >= BRIEF.min_rounds
+    assert max(slow.samples) < 0.1
+    preparing = replace(CELL, question="preparing", quantity="prepare", rounds=2, cold=True)
+    cold = rows_of(conductor, ["slow first call", "3 ms"], preparing)
+    assert cold["slow first call"].phases["first call"] == pytest.approx(1.5, rel=0.1)
+    assert min(cold["slow first call"].samples) > 1.5
+    assert np.median(cold["slow first call"].samples) - np.median(cold["3 ms"].samples) > 1.0
+
+
+def test_a_machine_that_drifts_leaves_the_ratio_at_one(conductor):
+    drifting = [Contender(name, "drifts", LOADER) for name in ("one", "two")]
+    rows = rows_of(conductor, drifting, effort=replace(BRIEF, min_rounds=30, max_rounds=30, seconds_per_engine=9))
+    first, last = np.median(rows["one"].samples[:5]), np.median(rows["one"].samples[-5:])
+    assert last > 1.05 * first
+    assert ratio(rows, "two", "one")["value"] == pytest.approx(1, abs=0.01)
+
+
+@pytest.mark.parametrize("name", ["one element off", "nan", "wrong shape", "no gradients"])
+def test_a_wrong_engine_gets_no_time_and_its_worst_tensor_is_named(conductor, name):
+    rows = rows_of(conductor, [name, "right"])
+    assert rows[name].status == "wrong"
+    assert rows[name].samples == []
+    assert rows[name].agreement.worst == ("loss" if name in {"nan", "wrong shape"} else "grad.x")
+    assert rows[name].agreement.worst in rows[name].reason
+    assert rows["right"].status == "measured"
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "reason"),
+    [
+        ("fails in prepare", "failed", "EngineError: no such op"),
+        ("fails", "failed", "ValueError: broken"),
+        ("fails in a round", "failed", "ValueError: broken in a round"),
+        ("killed", "crashed", "worker killed by SIGKILL at 'sample'"),
+        ("hangs", "timed out", "no answer to 'sample' within"),
+        ("out of memory", "out of memory", "allocate"),
+        ("babbles", "failed", "nonsense from the worker: found 'here is what I think of your protocol'"),
+    ],
+)
+def test_what_an_engine_does_wrong_costs_its_row_and_no_other(conductor, name, status, reason):
+    rows = rows_of(conductor, ["3 ms", name, "right"])
+    assert (rows[name].status, rows[name].samples, rows[name].ratios) == (status, [], [])
+    assert reason in rows[name].reason
+    for other in ("3 ms", "right"):
+        assert rows[other].status == "measured"
+        assert len(rows[other].samples) >= BRIEF.min_rounds
+    assert ratio(rows, "right", "3 ms")["rounds"] == len(rows["right"].samples)
+    assert rows["3 ms"].control is not None
+
+
+def test_a_worker_that_died_is_started_again_for_the_next_cell(conductor):
+    killed = Contender("mortal", "killed", LOADER)
+    first = rows_of(conductor, ["right", killed])
+    assert first["mortal"].status == "crashed"
+    assert conductor.worker(killed).pid == 0
+    second = rows_of(conductor, ["right", killed], replace(CELL, rounds=2), replace(BRIEF, warm_up_seconds=0.0))
+    assert second["mortal"].status == "measured"
+    assert conductor.worker(killed).pid != 0
+
+
+def test_every_engine_comes_equally_often_in_every_position(conductor):
+    rows = rows_of(conductor, ["3 ms", "right", "drifts"], effort=replace(BRIEF, min_rounds=16, max_rounds=16))
+    assert len(rows) == 4  # the control among them
+    for row in rows.values():
+        assert len(row.positions) == len(row.samples)
+        counts = [row.positions.count(place) for place in range(4)]
+        assert counts == [len(row.samples) / 4] * 4
+
+
+def test_samples_are_long_enough_for_the_clock_and_warm_ups_are_kept(conductor):
+    rows = rows_of(conductor, ["3 ms", "right"])
+    for row in rows.values():
+        assert row.clock["share_of_sample"] < 0.001
+        assert 0 < row.clock["resolution_seconds"] < 1e-5
+        assert row.calls_per_sample * np.median(row.samples) > 0.003
+        assert row.first_call_seconds > 0
+        assert row.warm_up["seconds"]
+    assert rows["3 ms"].calls_per_sample == 2
+    assert rows["3 ms"].warm_up["stable"]
+    assert rows["right"].calls_per_sample > 2
+
+
+def test_rounds_stop_when_the_interval_is_narrow_or_the_budget_is_spent_and_say_which(conductor):
+    precise = rows_of(conductor, ["3 ms", "3 ms + 3 %"], effort=replace(QUICK, precision=0.1))["3 ms"]
+    assert precise.stopped["why"] == "precise"
+    assert precise.stopped["width"] <= precise.stopped["wanted"] == 0.1
+    spent = rows_of(conductor, ["3 ms", "right"], effort=replace(BRIEF, precision=1e-9, max_rounds=12))["right"]
+    assert spent.stopped["why"] == "budget"
+    assert spent.stopped["rounds"] == len(spent.samples) == 12
+    fixed = rows_of(conductor, ["3 ms", "right"], replace(CELL, rounds=4))["right"]
+    assert (fixed.stopped["why"], len(fixed.samples)) == ("fixed", 4)
+
+
+def test_a_step_is_split_into_parts_that_add_up_where_an_engine_allows_it(conductor):
+    cell = Cell("step", "lenet5", "step", 16)
+    rows = rows_of(conductor, [Contender("tape"), Contender("graph"), Contender("torch_eager")], cell)
+    for name in ("tape", "torch_eager"):
+        assert list(rows[name].split) == ["forward", "backward", "update"]
+        check = rows[name].split_check
+        assert check["sum_seconds"] == pytest.approx(sum(rows[name].split.values()))
+        assert check["total_seconds"] == pytest.approx(np.median(rows[name].samples))
+    assert rows["graph"].split is None
+
+
+def test_phases_of_a_preparation_add_up_or_the_row_says_so(conductor):
+    cell = Cell("preparing", "lenet5", "prepare", 4, rounds=5)
+    rows = rows_of(conductor, [Contender("tape"), Contender("graph"), "slow first call"], cell)
+    graph = rows["graph"]
+    assert list(graph.phases)[:3] == ["place", "trace", "autodiff"]
+    assert list(graph.phases)[-2:] == ["place batch", "first call"]
+    for row in rows.values():
+        check = row.phases_check
+        off = abs(check["sum_seconds"] - check["total_seconds"]) / check["total_seconds"]
+        assert check["closes"] == (off <= 0.05)
+        assert sum(row.phases.values()) == pytest.approx(check["sum_seconds"])
+    assert graph.phases_check["closes"]
+    assert graph.counters["nodes"] > 0
+
+
+def test_the_control_runs_in_the_same_schedule_and_is_no_row_of_the_comparison(conductor):
+    rows = rows_of(conductor, [Contender("tape"), Contender("torch_eager")])
+    twin = rows["tape again"]
+    assert len(twin.samples) == len(rows["tape"].samples)
+    assert {one["to"] for row in rows.values() for one in row.ratios} == {"tape", "torch_eager"}
+    found = rows["torch_eager"].control
+    assert found["engine"] == "tape"
+    assert found["low"] <= found["value"] <= found["high"]
+    assert found["false_alarm"] == (not found["low"] <= 1 <= found["high"])
+    assert conductor.worker(Contender("tape")).pid != conductor.worker(Contender("tape").again()).pid
+
+
+def test_the_log_proves_the_order_of_execution():
+    with Conductor() as conductor:
+        rows_of(conductor, [Contender("tape"), Contender("torch_eager")])
+        measure(Measuring(conductor, Cell("memory", "mlp", "step", 4), [Contender("tape")], BRIEF, lambda _: None))
+        log = list(conductor.log)
+    ended = [(event.what, event.ended) for event in log if event.worker == "conductor"]
+    assert ended == [("store", CELL.name), ("store", "mlp-b4-step-cpu")]
+    tape = [event.what for event in log if event.worker == "tape"]
+    stages = [what for number, what in enumerate(tape) if what not in tape[:number]]
+    assert stages == [
+        "start", "prepare", "results", "first_call", "warm_up", "sample", "split", "counters", "release", "memory",
+    ]  # fmt: skip
+    order = {what: [e.began_seconds for e in log if e.what == what] for what in (*stages, "judge")}
+    for before, after in (("results", "judge"), ("judge", "first_call"), ("warm_up", "sample"), ("sample", "memory")):
+        assert max(order[before]) < min(order[after]) or before == "results"
+    memory = next(event for event in log if event.what == "memory")
+    assert memory.pid not in {event.pid for event in log if event.what == "sample"}
+    for one, next_one in pairwise(log):
+        assert one.began_seconds + one.took_seconds <= next_one.began_seconds + 1e-3 or next_one.what == "start"
+
+
+def test_the_conductor_takes_little_time_of_its_own(conductor):
+    import time
+
+    rows_of(conductor, ["right", "3 ms"])  # everyone is started
+    began, waited = time.monotonic(), conductor.waited_seconds
+    rows = rows_of(conductor, ["right", "3 ms"])
+    own = time.monotonic() - began - (conductor.waited_seconds - waited)
+    assert own < 0.5
+    assert min(rows["3 ms"].samples) == pytest.approx(0.003, rel=0.01)  # and none inside the rounds
+    assert math.isfinite(own)
