@@ -7,10 +7,12 @@ at all, and never in the place of another.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -87,27 +89,22 @@ def save(run: Run, folder: Path, tag: str) -> Path:
     """Store a run as the next number in this machine's folder; gives its file. Raises OSError."""
     place = folder / get_machine_id()
     place.mkdir(parents=True, exist_ok=True)
-    unfinished = place / f".{os.getpid()}.tmp"
+    with tempfile.TemporaryDirectory(dir=place, prefix=".unfinished-") as unfinished, _alone_in(place):
+        whole = Path(unfinished) / "run.json"
+        whole.write_bytes(safe_dumps(run, ensure_ascii=True, indent=1).encode())
+        number = max((int(path.name[:4]) for path in place.glob("[0-9][0-9][0-9][0-9]_*.json")), default=0) + 1
+        return whole.rename(place / f"{number:04}_{tag}.json")
+
+
+@contextmanager
+def _alone_in(place: Path) -> Iterator[None]:
+    """Within, no other process that asks the same of this folder is let in."""
+    folder = os.open(place, os.O_RDONLY)
     try:
-        unfinished.write_bytes(safe_dumps(run, ensure_ascii=True, indent=1).encode())
-        return _named(unfinished, place, tag)
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
     finally:
-        unfinished.unlink(missing_ok=True)
-
-
-def _named(unfinished: Path, place: Path, tag: str) -> Path:
-    """Give a finished file the next free number. Linking fails where someone else took it in the meantime."""
-    number = max((int(path.name[:4]) for path in place.glob("[0-9][0-9][0-9][0-9]_*.json")), default=0)
-    while True:
-        number += 1
-        if any(place.glob(f"{number:04}_*.json")):
-            continue
-        path = place / f"{number:04}_{tag}.json"
-        try:
-            os.link(unfinished, path)
-        except FileExistsError:
-            continue
-        return path
+        os.close(folder)
 
 
 def rescue(run: Run, tag: str) -> Path:

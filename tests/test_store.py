@@ -1,0 +1,186 @@
+"""What becomes of a run's rows when it is cut off, its disk is full, or another run stores at the same time."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from suites.harness import exits
+from suites.harness.store import Journal, JournalError, leftovers, read_journal, save
+from suites.recover import main as recover
+
+ROOT = Path(__file__).parent.parent
+RUN = {"machine_info": {}, "benchmarks": [{"name": "a"}], "version": "5"}
+
+
+def suites(folder: Path, *arguments: str) -> list[str]:
+    chosen = ("suites/test_dispatch.py", "suites/test_forward.py", "--engine", "tape", "--engine", "torch_eager")
+    return [sys.executable, "-m", "pytest", "-q", *chosen, "--benchmark-only", "--results", str(folder), *arguments]
+
+
+def start(folder: Path, *arguments: str, **options) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        suites(folder, *arguments), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options
+    )
+
+
+def wait_for_rows(folder: Path, count: int) -> Path:
+    """The journal, once it holds so many rows."""
+    end = time.monotonic() + 120
+    while time.monotonic() < end:
+        for path in folder.glob(".unfinished-*.jsonl"):
+            if path.read_text().count('{"benchmarks":') >= count:
+                return path
+        time.sleep(0.05)
+    raise AssertionError(f"no {count} rows in {list(folder.iterdir())}")
+
+
+def only_run(folder: Path) -> dict:
+    (file,) = folder.rglob("[0-9]*.json")
+    return json.loads(file.read_text())
+
+
+def alive(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists() and "zombie" not in Path(f"/proc/{pid}/status").read_text()
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def test_ctrl_c_keeps_what_was_measured_and_names_what_was_not(tmp_path):
+    process = start(tmp_path)
+    wait_for_rows(tmp_path, 2)
+    workers = children(process.pid)
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 2, said
+    run = only_run(tmp_path)
+    assert len(run["benchmarks"]) >= 2
+    assert all(row["stats"]["data"] for row in run["benchmarks"])
+    assert run["interrupted"] == "by the user"
+    assert {row["extra_info"]["status"] for row in run["missing"]} == {"not run"}
+    assert {row["extra_info"]["reason"] for row in run["missing"]} == {"the run was interrupted"}
+    assert len(run["benchmarks"]) + len(run["missing"]) == 18
+    assert "stored in" in said
+    assert not list(tmp_path.glob(".unfinished-*"))
+    assert workers
+    assert not any(alive(worker) for worker in workers)
+
+
+def test_a_run_that_is_killed_leaves_a_journal_from_which_it_is_recovered(tmp_path, capsys):
+    process = start(tmp_path)
+    journal = wait_for_rows(tmp_path, 2)
+    workers = children(process.pid)
+    process.kill()
+    process.communicate()
+    end = time.monotonic() + 10
+    while any(alive(worker) for worker in workers) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not any(alive(worker) for worker in workers)
+    assert list(leftovers(tmp_path)) == [journal]
+    assert recover([str(journal)]) == 0
+    assert "rows measured" in capsys.readouterr().out
+    run = only_run(tmp_path)
+    assert len(run["benchmarks"]) >= 2
+    assert run["machine_info"]["environment"]["fingerprint"]
+    assert "recovered from" in run["interrupted"]
+    assert not journal.exists()
+
+
+@pytest.fixture
+def small_disk(tmp_path) -> Iterator[Path]:
+    """A folder on a disk of 64 KiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(mount, check=False, capture_output=True).returncode != 0:
+        pytest.skip("a disk that can be filled needs the right to mount one")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_keeps_the_run_elsewhere_and_says_where(small_disk, tmp_path):
+    (small_disk / "filler").write_bytes(b"x" * (40 << 10))
+    spare = tmp_path / "spare"
+    spare.mkdir()
+    command = suites(small_disk, "-k", "mlp")
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=False, env={**os.environ, "TMPDIR": str(spare)}
+    )
+    assert done.returncode == exits.UNWRITABLE_RESULTS, done.stdout
+    assert "cannot be written: No space left on device; the run is kept in" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+    run = only_run(spare)
+    assert len(run["benchmarks"]) == 4
+    assert not list(small_disk.rglob("[0-9]*.json"))
+
+
+def test_two_runs_at_once_in_one_folder_are_both_stored_whole(tmp_path):
+    first, second = start(tmp_path, "-k", "chain_tree or mlp"), start(tmp_path, "-k", "chain_tree or mlp")
+    for process in (first, second):
+        said, _ = process.communicate(timeout=300)
+        assert process.returncode == 0, said
+    files = sorted(tmp_path.rglob("[0-9]*.json"))
+    assert [file.name[:4] for file in files] == ["0001", "0002"]
+    runs = [json.loads(file.read_text()) for file in files]
+    assert all(len(run["benchmarks"]) == 6 for run in runs)
+    kinds = [{caution["kind"] for caution in run["cautions"]} for run in runs]
+    assert "another run" in kinds[0] | kinds[1]
+
+
+def test_runs_stored_at_the_same_moment_get_numbers_of_their_own(tmp_path):
+    with ThreadPoolExecutor(8) as pool:
+        paths = list(pool.map(lambda n: save({**RUN, "n": n}, tmp_path, f"tag{n}"), range(24)))
+    assert sorted(path.name[:4] for path in paths) == [f"{n:04}" for n in range(1, 25)]
+    assert sorted(json.loads(path.read_text())["n"] for path in paths) == list(range(24))
+    assert not list(tmp_path.rglob(".unfinished*"))
+
+
+def test_a_journal_whose_last_line_was_cut_off_gives_the_rows_before_it(tmp_path):
+    journal = Journal(tmp_path)
+    journal.write("header", {"machine_info": {"node": "x"}, "version": "5", "benchmarks": []})
+    journal.write("benchmarks", {"name": "a"})
+    journal.write("missing", {"name": "b"})
+    journal.write("control", {"name": "c"})
+    with journal.path.open("a") as file:
+        file.write('{"benchmarks": {"na')
+    run = read_journal(journal.path)
+    assert run["machine_info"] == {"node": "x"}
+    assert run["benchmarks"] == [{"name": "a"}]
+    assert run["missing"] == [{"name": "b"}]
+    assert run["control"] == {"rows": [{"name": "c"}]}
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('{"header": {}}\nnonsense\n{"missing": {}}\n', "journal.jsonl:2: found 'nonsense', expected one record"),
+        ('{"rows": {}}\n{"missing": {}}\n', "journal.jsonl:1: found"),
+        ("", "journal.jsonl: no header"),
+    ],
+)
+def test_what_is_no_journal_is_refused_with_its_line(tmp_path, text, told, capsys):
+    path = tmp_path / "journal.jsonl"
+    path.write_text(text)
+    with pytest.raises(JournalError, match=told.replace("'", ".")):
+        read_journal(path)
+    assert recover([str(path)]) == exits.UNREADABLE_RESULTS
+    assert told in capsys.readouterr().err
+    assert path.exists()
+
+
+def test_a_journal_that_cannot_be_written_is_told_once_and_stops_nothing(tmp_path):
+    journal = Journal(tmp_path / "nowhere")
+    journal.write("missing", {"name": "a"})
+    journal.write("missing", {"name": "b"})
+    assert journal.fault == f"{journal.path}: No such file or directory"
