@@ -94,7 +94,7 @@ def _of_ratios(results: Results) -> list[str]:
 def _of_times(results: Results) -> list[str]:
     measured = [row for row in results.records if row.status == "measured"]
     said = {
-        OWN_INTERVAL: any(row.interval is None for row in measured),
+        OWN_INTERVAL: any(row.interval is None and len(row.seconds_per_call) > 1 for row in measured),
         STORED_INTERVAL: any(row.interval for row in measured),
         ONE_PROCESS: any(row.schema == 1 for row in measured),
         OWN_PROCESS: any(row.schema > 1 for row in measured),

@@ -106,19 +106,16 @@ def _timed(question: Question) -> Callable[[Scene], list[Picture]]:
 
 
 def _preparing(scene: Scene) -> list[Picture]:
-    """Put break-even and phases of each cell side by side, cold before warm."""
+    """Put the break-evens side by side, cold before warm, and the phases of each cell behind them."""
     crossings: dict[Cell, list[Repayment]] = {}
     for repayment in repayments(scene.results):
         crossings.setdefault(repayment.prepare.cell, []).append(repayment)
     places: dict[Cell, list[Record]] = {}
     for row in scene.results.of("preparing"):
         places.setdefault(row.cell._replace(start=""), []).append(row)
-    found: list[Picture | None] = []
-    for place, rows in places.items():
-        starts = dict.fromkeys(row.cell for row in rows)
-        found += [break_even.picture(scene, crossings[cell]) for cell in starts if cell in crossings]
-        found.append(preparing.picture(scene, place, rows))
-    return [picture for picture in found if picture]
+    phases = [preparing.picture(scene, place, rows) for place, rows in places.items()]
+    crossed = [break_even.picture(scene, crossings[cell]) for cell in sorted(crossings)]
+    return crossed + [picture for picture in phases if picture]
 
 
 def _memory(scene: Scene) -> list[Picture]:

@@ -24,6 +24,7 @@ CLAIMS: tuple[tuple[str, tuple[str, ...]], ...] = (  # the first line that has a
     ("Versions", ("version", "python", "torch", "numpy", "scipy", "compiler", "package", "debug_build")),
     ("CPU", ("cpu", "core", "machine", "frequency", "governor", "vector", "load", "affinity", "cgroup", "turbo")),
 )
+ELSEWHERE = ("effort", "fingerprint", "dirty")  # stand beside the commit
 DEEPEST = 3  # levels of a value that become facts of their own; what lies below is one text
 BYTES = "_bytes"
 
@@ -40,6 +41,8 @@ def surroundings(run: Run) -> list[Group]:
     """All that a run says about its machine, in groups."""
     groups: dict[str, list[tuple[str, str]]] = {"Machine": list(run.machine.items())}
     for key, value in run.environment.items():
+        if key in ELSEWHERE:
+            continue
         title = _title(key, value)
         groups.setdefault(title, []).extend(_facts(_name(key, title, value), key, value, DEEPEST))
     ranked = sorted(groups, key=lambda title: ORDER.index(title) if title in ORDER else len(ORDER))
@@ -68,14 +71,14 @@ def _title(key: str, value: object) -> str:
 
 
 def _name(key: str, title: str, value: object) -> str:
-    name = key.replace("_", " ")
+    name = _words(key)
     repeats = name.lower().rstrip("s") == title.lower().rstrip("s") and isinstance(value, (Mapping, list))
     return "" if repeats else name
 
 
 def _facts(name: str, key: str, value: object, levels: int) -> Iterator[tuple[str, str]]:
     for part, content in _parts(value) if levels else ():
-        yield from _facts(f"{name} {part}".strip(), part, content, levels - 1)
+        yield from _facts(f"{name} {_words(part)}".strip(), part, content, levels - 1)
     if not levels or not _parts(value):
         yield _without_unit(name or key), value_text(value, key)
 
@@ -88,5 +91,9 @@ def _parts(value: object) -> Sequence[tuple[str, object]]:
     return []
 
 
+def _words(key: str) -> str:
+    return key if key.isupper() else key.replace("_", " ")  # the name of a variable stays as it is
+
+
 def _without_unit(name: str) -> str:
-    return name.removesuffix(BYTES.replace("_", " ")).removesuffix(BYTES)
+    return name.removesuffix(_words(BYTES)).removesuffix(BYTES)

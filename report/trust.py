@@ -80,18 +80,24 @@ def rounds(results: Results, labels: Labels) -> Remark:
         return Remark(subject, NOT_STORED, "unknown", "These files do not say why the rounds of a cell ended.")
     counts = Counter(it.why for it in ended.values())
     parts = [f"in {counts[why]} {text}" for why, text in REASONS.items() if counts[why]]
-    early = [
-        f"{_cell(cell, labels)}: {width_text(it.width, it.wanted)} after {units.plural(it.rounds, 'round')}"
-        for cell, it in ended.items()
-        if it.why == "budget"
+    early = {cell: it for cell, it in ended.items() if it.why == "budget"}
+    details = [
+        f"Out of time, {question}: "
+        + "; ".join(
+            f"{labels.cell(cell)}: {width_text(it.width, None)}"
+            for cell, it in early.items()
+            if cell.question == question
+        )
+        for question in dict.fromkeys(cell.question for cell in early)
     ]
-    details = (f"Ended by the time allowed: {'; '.join(early)}.",) if early else ()
     word = "mostly" if counts["budget"] else "yes"
     if counts["budget"] * 2 > len(ended):
         word = "rarely"
     tone = {"yes": "good", "rarely": "bad"}.get(word, "plain")
-    sentence = f"Of {units.plural(len(ended), 'cell')}, rounds ended {listed(parts)}."
-    return Remark(subject, word, tone, sentence, details)
+    aims = " or ".join(sorted({units.percent(it.wanted) for it in ended.values() if it.wanted is not None}))
+    wanted = f" Precise enough is an interval {aims} wide." if aims else ""
+    sentence = f"Of {units.plural(len(ended), 'cell')}, rounds ended {listed(parts)}.{wanted}"
+    return Remark(subject, word, tone, sentence, tuple(details))
 
 
 def warm_ups(results: Results, labels: Labels) -> Remark:
@@ -102,7 +108,7 @@ def warm_ups(results: Results, labels: Labels) -> Remark:
         return Remark(subject, NOT_STORED, "unknown", "These files do not hold the warm-up of a row.")
     restless = [row for row in known if row.warm_up and not row.warm_up.stable]
     if not restless:
-        return Remark(subject, "yes", "good", f"It became stable in {units.plural(len(known), 'row')}, that is, all.")
+        return Remark(subject, "yes", "good", f"The level became stable in all {units.plural(len(known), 'row')}.")
     sentence = f"{len(restless)} of {units.plural(len(known), 'row')} never became stable; their times may still drift."
     return Remark(subject, "not all", "bad", sentence, _by_engine(restless, labels))
 

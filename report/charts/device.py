@@ -42,16 +42,19 @@ def _picture(scene: Scene, title: str, rows: list[Record]) -> Picture:
         name=name,
         title=f"{title}, host and device",
         svg=draw(name, described_by, scene.palette, paint, row_height(len(points))),
-        notes=("Device time is what the GPU's events say of the same rounds.",),
+        notes=(
+            "Host: waiting for the GPU after every call, or only after every few. Device: what the GPU's events say of "
+            "the same rounds.",
+        ),
         keys=scene.keys(rows),
     )
 
 
 def _lines(row: Record) -> Iterator[tuple[str, Point]]:
     yield f"{row.engine}, host", Point.of_time(row, 1)
-    yield f"{row.engine}, device", _point(row.engine, row.device_seconds)
+    yield "device", _point(row.engine, row.device_seconds)
     if row.every and row.every.seconds_per_call:
-        yield f"{row.engine}, host, every {row.every.steps}", _point(row.engine, row.every.seconds_per_call)
+        yield f"host, every {units.plural(row.every.steps, 'step')}", _point(row.engine, row.every.seconds_per_call)
 
 
 def _point(engine: str, samples: tuple[float, ...]) -> Point:
