@@ -33,7 +33,8 @@ def pictures(scene: Scene) -> list[Picture]:
 
 def _picture(scene: Scene, cell: Cell, told: list[tuple[Record, Memory]]) -> Picture:
     drawn = [(row, memory) for row, memory in told if memory.curve]
-    bounds = sorted({memory.lower_bound_bytes for _, memory in told if memory.lower_bound_bytes is not None})
+    bounds = {row.engine: memory.lower_bound_bytes for row, memory in told if memory.lower_bound_bytes is not None}
+    shared = len(set(bounds.values())) == 1
 
     def paint(axes: Axes) -> None:
         for row, memory in drawn:
@@ -43,8 +44,9 @@ def _picture(scene: Scene, cell: Cell, told: list[tuple[Record, Memory]]) -> Pic
             axes.step(positions, held, where="post", color=colour, linewidth=1.3)
             if memory.peak_bytes is not None:
                 axes.axhline(memory.peak_bytes, color=colour, linewidth=1, linestyle=(0, (1, 2)))
-        for bound in bounds:
-            axes.axhline(bound, color=INK, linewidth=1, linestyle=(0, (5, 3)))
+        for engine, bound in bounds.items():
+            colour = INK if shared else scene.palette.engine(engine).colour
+            axes.axhline(bound, color=colour, linewidth=1, linestyle=(0, (5, 3)))
         axes.set_xlim(0, 1)
         axes.set_ylim(0, None)
         axes.set_xlabel("position in the step, from its start to its end")
