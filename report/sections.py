@@ -106,16 +106,20 @@ def _timed(question: Question) -> Callable[[Scene], list[Picture]]:
 
 
 def _preparing(scene: Scene) -> list[Picture]:
-    """Put the break-evens side by side, cold before warm, and the phases of each cell behind them."""
+    """Put break-even and phases of a cell side by side; where starts differ, cold and warm break-even of a cell."""
     crossings: dict[Cell, list[Repayment]] = {}
     for repayment in repayments(scene.results):
         crossings.setdefault(repayment.prepare.cell, []).append(repayment)
     places: dict[Cell, list[Record]] = {}
     for row in scene.results.of("preparing"):
         places.setdefault(row.cell._replace(start=""), []).append(row)
-    phases = [preparing.picture(scene, place, rows) for place, rows in places.items()]
-    crossed = [break_even.picture(scene, crossings[cell]) for cell in sorted(crossings)]
-    return crossed + [picture for picture in phases if picture]
+    phases = {place: preparing.picture(scene, place, rows) for place, rows in places.items()}
+    crossed = {cell: break_even.picture(scene, crossings[cell]) for cell in sorted(crossings)}
+    if any(cell.start for cell in crossed):
+        found = [*crossed.values(), *phases.values()]
+    else:
+        found = [picture for place in places for picture in (crossed.get(place), phases[place])]
+    return [picture for picture in found if picture]
 
 
 def _memory(scene: Scene) -> list[Picture]:

@@ -14,7 +14,7 @@ from report.charts.scene import Scene, measured_of, name_of
 from report.results import engine_rank
 from report.statistics import time_of
 from report.stored import Cell, Record
-from report.wording import check_text
+from report.wording import check_text, listed
 
 OTHERS = "further phases"
 
@@ -63,11 +63,11 @@ def stack(row: Record) -> Mapping[str, float]:
 
 
 def _checks(labels: list[str], rows: list[Record]) -> tuple[str, ...]:
-    texts = [
-        f"{label}: {check_text(row.phases_check) if row.phases_check else f'{units.DASH} no closing check is stored'}"
-        for label, row in zip(labels, rows, strict=True)
-        if row.phase_seconds or row.phases_check
-    ]
+    named = list(zip(labels, rows, strict=True))
+    texts = [f"{label}: {check_text(row.phases_check)}" for label, row in named if row.phases_check]
+    untold = [label for label, row in named if row.phase_seconds and not row.phases_check]
+    if untold:
+        texts.append(f"{units.DASH} no closing check is stored for {listed(untold)}")
     return (f"Phases against their total: {'; '.join(texts)}.",) if texts else ()
 
 

@@ -247,6 +247,16 @@ def test_parts_of_a_step_share_the_length_of_the_longest(second: Scene) -> None:
     assert "does not close" in found[0].notes[0]
 
 
+def test_a_short_step_is_as_long_as_a_long_one_in_its_own_cell(second: Scene) -> None:
+    split.pictures(replace(second, results=_only_cpu(second.results)))
+    full = {round(bar.get_y() + 0.31) for bar in bars() if bar.get_x() + bar.get_width() == pytest.approx(1.0)}
+    assert full == {2, 5, 8}  # torch_eager at batch 1, 8 and 64
+
+
+def _only_cpu(results: Results) -> Results:
+    return replace(results, records=tuple(row for row in results.records if row.cell.device == "cpu"))
+
+
 def test_live_bytes_are_the_stored_curve_with_peak_and_bound(second: Scene) -> None:
     live.pictures(second)
     rows = {row.engine: row.memory for row in second.results.measured("memory") if row.cell.workload == "mlp"}

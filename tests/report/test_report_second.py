@@ -9,10 +9,13 @@ from typing import Any
 
 import pytest
 
+from report.comparing import compare
 from report.fields import ReportError
+from report.labels import Labels
 from report.method import Caution, Clock, Stopped
 from report.records import read_run
 from report.results import Results
+from report.statistics import estimate, time_of
 from report.stored import Cell, Record
 
 Json = dict[str, Any]
@@ -47,6 +50,16 @@ def test_how_a_row_was_measured_comes_back(second_results: Results) -> None:
     assert row.split_check is not None
     assert row.split_check.closes
     assert (row.phases_check, row.device_seconds, row.every) == (None, (), None)
+
+
+def test_a_stored_interval_is_shown_as_it_is(second_results: Results, whole_results: Results) -> None:
+    row = find(second_results, "step", "tape")
+    assert row.interval is not None
+    time = time_of(row)
+    assert (time.low, time.high) == (row.interval.low, row.interval.high)
+    assert (time.value, time.samples) == (estimate(row.seconds_per_call).value, len(row.seconds_per_call))
+    older = find(whole_results, "step", "tape")
+    assert time_of(older) == estimate(older.seconds_per_call)
 
 
 def test_memory_comes_back_with_its_reasons(second_results: Results) -> None:
@@ -96,6 +109,9 @@ def test_the_stored_word_wins_over_the_interval(second_run: Json, results_of: Ca
     found = results.ratio(cell, "graph", to="tape")
     assert found is not None
     assert (found.verdict, found.high < 1) == ("cannot tell", True)
+    comparison = compare(results, Labels.of(results.records), "step", "graph", "tape")
+    assert (comparison.word, comparison.counts()["cannot tell"]) == ("depends", 1)
+    assert "cannot be told apart in 1" in comparison.short()
 
 
 def test_a_turned_ratio_turns_its_word(second_results: Results) -> None:
