@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from report import units
 from report.comparing import CANNOT_TELL, DEPENDS, Comparison, compare
 from report.labels import Labels
-from report.repayment import preparing_cell, repayments, steps_text
-from report.results import Results, cells
-from report.statistics import BreakEven, estimate, judge, share_interval
+from report.repayment import repayments, steps_text
+from report.results import COLLECTED, Results, cells, uncollected
+from report.statistics import BreakEven, share_interval, time_of
 from report.stored import Cell, Record
 
 STATIC, DYNAMIC, OUTSIDE, PLAIN = "graph", "tape", "torch_eager", "torch_module"
@@ -56,7 +56,7 @@ def break_even(results: Results, labels: Labels) -> Answer:
     """After how many steps the graph has caught up with the tape, for each cell where preparing was measured."""
     asked = "After how many steps has preparing the graph paid for itself?"
     found = [repayment for repayment in repayments(results) if repayment.engine == STATIC]
-    cells_used = {preparing_cell(results, it.step) for it in found}
+    cells_used = {it.prepare.cell for it in found}
     unused = [row.cell for row in results.of("preparing") if row.engine == STATIC and row.cell not in cells_used]
     details = [f"{labels.cell(cell)}: {CANNOT_TELL}, a step or preparing row is missing." for cell in unused]
     if not found:
@@ -108,7 +108,8 @@ def memory(results: Results, labels: Labels) -> Answer:
     asked = "Does the graph need less memory?"
     texts, words = [], []
     for cell, rows in cells(results.measured("memory")).items():
-        peaks = {row.engine: row.memory.peak_bytes for row in rows if row.memory}
+        found = [(row.engine, row.memory.peak_bytes) for row in rows if row.memory]
+        peaks = {engine: peak for engine, peak in found if peak is not None}
         if {STATIC, DYNAMIC} <= peaks.keys():
             word, share = _less(peaks[STATIC], peaks[DYNAMIC])
             words.append(word)
@@ -136,6 +137,15 @@ def learning(results: Results, labels: Labels) -> Answer:
     if not sentences:
         return Answer("learning", asked, CANNOT_TELL, "No cell has both styles trained.", tuple(details))
     return Answer("learning", asked, _one(words), " ".join(sentences), tuple(details))
+
+
+def collector(results: Results, labels: Labels) -> Answer:
+    """What the garbage collector costs a step: the same engine with it on and off."""
+    engines = [row.engine for row in results.of("collector") if row.engine.endswith(COLLECTED)]
+    others = dict.fromkeys(engine for engine in engines if uncollected(engine) != DYNAMIC)
+    details = [compare(results, labels, "collector", engine, uncollected(engine)).sentence() for engine in others]
+    comparison = compare(results, labels, "collector", DYNAMIC + COLLECTED, DYNAMIC)
+    return _compared("collector", "Is a step slower with the garbage collector on?", comparison, details)
 
 
 def agreement(results: Results, labels: Labels) -> Answer:
@@ -183,7 +193,7 @@ def _interface_cost(results: Results, labels: Labels) -> str:
     texts = []
     for cell, it in comparison.ratios:
         bounds = f"[{units.percent(it.low - 1)},{units.FIXED}{units.percent(it.high - 1)}]"
-        shown = ", no difference" if judge(it.low, it.high) == "no difference" else ""
+        shown = f", {it.verdict}" if it.verdict in ("no difference", CANNOT_TELL) else ""
         where = f"({labels.cell(cell)}; {units.plural(it.rounds, 'round')}{shown})"
         texts.append(f"{units.percent(it.value - 1)} {bounds} {where}")
     return f"The {OUTSIDE} line costs {'; '.join(texts)} over a plain torch.nn.Module."
@@ -192,7 +202,7 @@ def _interface_cost(results: Results, labels: Labels) -> str:
 def _times(results: Results, cell: Cell, *, per_op: bool = False) -> str:
     texts = []
     for row in cells(results.measured(cell.question))[cell]:
-        time = estimate(row.seconds_per_call).per(row.ops if per_op else 1)
+        time = time_of(row).per(row.ops if per_op else 1)
         text = units.spread(time.value, time.low, time.high, units.TIME)
         texts.append(f"{row.engine} {text} ({units.plural(time.samples, 'sample')})")
     return ", ".join(texts)

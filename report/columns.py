@@ -8,42 +8,15 @@ A new column is a function and a line in one of the tuples.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 from report import units
-from report.charts.palette import Palette
-from report.results import Results
-from report.statistics import estimate
+from report.entry import Column, Desk, Entry, number, words
+from report.memory_columns import MEMORY
+from report.method_columns import METHOD, PARTS, TIMES
+from report.results import uncollected
+from report.statistics import time_of
 from report.stored import Record
 
 REFERENCES = ("tape", "torch_eager", "torch_module")
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One table cell: its text, what it sorts by (None sorts last), and the CSS variable and character of a mark."""
-
-    text: str
-    order: float | str | None = None
-    number: bool = False
-    mark: tuple[str, str] | None = None
-    span: int = 1  # columns
-
-
-@dataclass(frozen=True, slots=True)
-class Desk:
-    """What the columns look things up in."""
-
-    results: Results
-    palette: Palette
-
-    def source(self, row: Record) -> int:
-        """The 1-based place of the file that a row comes from; the last file of that name."""
-        return max(place for place, run in enumerate(self.results.runs, 1) if run.file == row.file)
-
-
-Column = Callable[[Desk, Record], Entry | None]
 
 
 def _engine(desk: Desk, row: Record) -> Entry:
@@ -51,86 +24,76 @@ def _engine(desk: Desk, row: Record) -> Entry:
     return Entry(row.engine, row.engine, mark=(paint.variable, paint.glyph))
 
 
-def _number(value: float | None, text: str) -> Entry | None:
-    return None if value is None else Entry(text, value, number=True)
-
-
 def _size(row: Record, name: str) -> Entry | None:
     value = dict(row.cell.size).get(name)
-    return None if value is None else _number(value, units.count(value))
+    return None if value is None else number(value, units.count(value))
 
 
 def _time(_: Desk, row: Record) -> Entry | None:
     if not row.seconds_per_call:
         return None
-    value = estimate(row.seconds_per_call).value
-    return _number(value, units.seconds(value))
+    value = time_of(row).value
+    return number(value, units.seconds(value))
 
 
 def _interval(_: Desk, row: Record) -> Entry | None:
     if not row.seconds_per_call:
         return None
-    time = estimate(row.seconds_per_call)
+    time = time_of(row)
     if time.low is None or time.high is None:
         return None
     size, _name = units.unit_of(time.value, units.TIME)
     decimals = units.decimals_of(time.value / size)
-    return _number(time.high - time.low, units.interval(time.low, time.high, size, decimals))
+    return number(time.high - time.low, units.interval(time.low, time.high, size, decimals))
 
 
 def _samples(_: Desk, row: Record) -> Entry | None:
     taken = len(row.seconds_per_call)
     calls = f" {units.CROSS} {units.count(row.calls_per_sample)}" if row.calls_per_sample > 1 else ""
-    return _number(taken, f"{units.count(taken)}{calls}") if taken else None
+    return number(taken, f"{units.count(taken)}{calls}") if taken else None
 
 
 def _per_op(_: Desk, row: Record) -> Entry | None:
     if not row.seconds_per_call or row.cell.question != "dispatch":
         return None
-    time = estimate(row.seconds_per_call).per(row.ops)
-    return _number(time.value, units.spread(time.value, time.low, time.high, units.TIME))
+    time = time_of(row).per(row.ops)
+    return number(time.value, units.spread(time.value, time.low, time.high, units.TIME))
 
 
 def _ratio_to(to: str) -> Column:
     def read(desk: Desk, row: Record) -> Entry | None:
         ratio = desk.results.ratio(row.cell, row.engine, to=to) if row.engine != to else None
-        return _number(ratio.value, units.ratio(ratio.value, ratio.low, ratio.high)) if ratio else None
+        if ratio is None:
+            return None
+        return number(ratio.value, f"{units.ratio(ratio.value, ratio.low, ratio.high)} {ratio.verdict}")
 
     return read
 
 
+def _to_collector_off(desk: Desk, row: Record) -> Entry | None:
+    return _ratio_to(uncollected(row.engine))(desk, row)
+
+
 def _rounds(_: Desk, row: Record) -> Entry | None:
     rounds = sorted({ratio.rounds for ratio in row.ratios})
-    return _number(rounds[0], " / ".join(map(str, rounds))) if rounds else None
-
-
-def _peak(_: Desk, row: Record) -> Entry | None:
-    return _number(row.memory.peak_bytes, units.size(row.memory.peak_bytes)) if row.memory else None
-
-
-def _live(_: Desk, row: Record) -> Entry | None:
-    return _number(row.memory.live_bytes_before, units.size(row.memory.live_bytes_before)) if row.memory else None
+    return number(rounds[0], " / ".join(map(str, rounds))) if rounds else None
 
 
 def _method(_: Desk, row: Record) -> Entry | None:
-    return Entry(row.memory.method, row.memory.method) if row.memory else None
+    return words(row.memory.method) if row.memory else None
 
 
 def _losses(_: Desk, row: Record) -> Entry | None:
     it = row.learning
     return (
-        _number(it.losses[-1], f"{units.significant(it.losses[0])} → {units.significant(it.losses[-1])}")
-        if it
-        else None
+        number(it.losses[-1], f"{units.significant(it.losses[0])} → {units.significant(it.losses[-1])}") if it else None
     )
 
 
 def _accuracy(_: Desk, row: Record) -> Entry | None:
     it = row.learning
     return (
-        _number(it.test_accuracy, f"{units.percent(it.test_accuracy)} of {units.count(it.test_samples)}")
-        if it
-        else None
+        number(it.test_accuracy, f"{units.percent(it.test_accuracy)} of {units.count(it.test_samples)}") if it else None
     )
 
 
@@ -147,21 +110,16 @@ def _difference(_: Desk, row: Record) -> Entry | None:
     if it and it.equal_bits_to:
         return Entry(f"equal bits to {it.equal_bits_to}", 0.0)
     difference = it.largest_relative_difference if it else None
-    return None if difference is None else _number(difference, f"{difference:.1e}")
-
-
-def _phases(_: Desk, row: Record) -> Entry | None:
-    listed = ", ".join(f"{name} {units.seconds(time)}" for name, time in row.phase_seconds.items())
-    return Entry(listed, listed) if listed else None
+    return None if difference is None else number(difference, f"{difference:.1e}")
 
 
 def _counters(_: Desk, row: Record) -> Entry | None:
     listed = ", ".join(f"{name} {units.count(number)}" for name, number in row.counters.items())
-    return Entry(listed, listed) if listed else None
+    return words(listed)
 
 
-def _agreement(_: Desk, row: Record) -> Entry:
-    return Entry(row.agreement.verdict, row.agreement.verdict)
+def _agreement(_: Desk, row: Record) -> Entry | None:
+    return words(row.agreement.verdict)
 
 
 def _worst(_: Desk, row: Record) -> Entry | None:
@@ -169,42 +127,42 @@ def _worst(_: Desk, row: Record) -> Entry | None:
     if it.error is None:
         return None
     allowed = "" if it.allowed is None else f" of {it.allowed:.1e} allowed"
-    return _number(it.error, f"{it.worst or 'worst'}: {it.error:.1e}{allowed}")
+    return number(it.error, f"{it.worst or 'worst'}: {it.error:.1e}{allowed}")
 
 
 def _reference(_: Desk, row: Record) -> Entry | None:
-    return Entry(row.agreement.reference, row.agreement.reference) if row.agreement.reference else None
+    return words(row.agreement.reference)
 
 
 def _file(desk: Desk, row: Record) -> Entry | None:
-    return _number(desk.source(row), f"[{desk.source(row)}]") if len(desk.results.runs) > 1 else None
+    return number(desk.source(row), f"[{desk.source(row)}]") if len(desk.results.runs) > 1 else None
 
 
 def _reason(_: Desk, row: Record) -> Entry | None:
-    return Entry(row.reason, row.reason) if row.reason else None
+    return words(row.reason)
 
 
 def _other_sizes(row: Record) -> Entry | None:
     others = ", ".join(f"{name} {units.count(value)}" for name, value in row.cell.size if name != "ops")
-    return Entry(others, others) if others else None
+    return words(others)
 
 
 IDENTITY: tuple[tuple[str, Column], ...] = (
-    ("workload", lambda _, row: Entry(row.cell.workload, row.cell.workload)),
+    ("workload", lambda _, row: words(row.cell.workload)),
     ("ops", lambda _, row: _size(row, "ops")),
     ("other sizes", lambda _, row: _other_sizes(row)),
-    ("batch", lambda _, row: _number(row.cell.batch_size, units.count(row.cell.batch_size))),
+    ("batch", lambda _, row: number(row.cell.batch_size, units.count(row.cell.batch_size))),
+    ("start", lambda _, row: words(row.cell.start)),
     ("engine", _engine),
 )
 CONSTANT: tuple[tuple[str, Column], ...] = (
-    ("formulation", lambda _, row: Entry(row.cell.formulation, row.cell.formulation)),
-    ("device", lambda _, row: Entry(row.cell.device, row.cell.device)),
-    ("dtype", lambda _, row: Entry(row.cell.dtype, row.cell.dtype)),
-    ("quantity", lambda _, row: Entry(row.cell.quantity, row.cell.quantity)),
+    ("formulation", lambda _, row: words(row.cell.formulation)),
+    ("device", lambda _, row: words(row.cell.device)),
+    ("dtype", lambda _, row: words(row.cell.dtype)),
+    ("quantity", lambda _, row: words(row.cell.quantity)),
 )
 FIGURES: tuple[tuple[str, Column], ...] = (
-    ("peak", _peak),
-    ("live before", _live),
+    *MEMORY,
     ("loss, first → last", _losses),
     ("test accuracy", _accuracy),
     ("largest relative difference", _difference),
@@ -212,15 +170,18 @@ FIGURES: tuple[tuple[str, Column], ...] = (
     ("median", _time),
     ("interval", _interval),
     ("samples", _samples),
+    *TIMES,
     *((f"ratio to {to}", _ratio_to(to)) for to in REFERENCES),
+    ("ratio to collector off", _to_collector_off),
     ("rounds", _rounds),
     ("note", _reason),
     ("training", _training),
     ("agreement", _agreement),
     ("worst error", _worst),
     ("reference", _reference),
-    ("phases", _phases),
+    *PARTS,
     ("counters", _counters),
     ("method", _method),
+    *METHOD,
     ("file", _file),
 )

@@ -15,12 +15,16 @@ from dataclasses import dataclass
 from report import units
 from report.labels import Labels
 from report.results import Results, cells
-from report.statistics import Judgement, judge
-from report.stored import Cell, Question, Ratio
+from report.stored import Cell, Judgement, Question, Ratio
 
 CANNOT_TELL = "cannot tell"
 DEPENDS = "depends"
-SHORT: dict[Judgement, str] = {"faster": "less", "slower": "more", "no difference": "shows no difference"}
+SHORT: dict[Judgement, str] = {
+    "faster": "less",
+    "slower": "more",
+    "no difference": "shows no difference",
+    "cannot tell": "cannot be told apart",
+}
 ALL_LISTED = 3  # up to so many cells are each named; beyond that only the two ends are
 
 
@@ -43,8 +47,8 @@ class Comparison:
         return words[0] if len(words) == 1 else DEPENDS
 
     def counts(self) -> Counter[Judgement]:
-        """How many cells say faster, slower and no difference."""
-        return Counter(judge(ratio.low, ratio.high) for _, ratio in self.ratios)
+        """How many cells say faster, slower, no difference, and that they cannot tell."""
+        return Counter(ratio.verdict for _, ratio in self.ratios)
 
     def sentence(self) -> str:
         """The tally over cells, and the ratios with interval and rounds: of all cells if few, else of the two ends."""
@@ -66,6 +70,7 @@ class Comparison:
             "faster": f"takes less time than {self.to}",
             "slower": f"takes more time than {self.to}",
             "no difference": f"shows no difference to {self.to}",
+            "cannot tell": f"cannot be told apart from {self.to}",
         }
         rest = f" No ratio is stored for {units.plural(self.untold, 'further cell')}." if self.untold else ""
         if len(counts) == 1:

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
 Choice = TypeVar("Choice", bound=str)
+Found = TypeVar("Found")
 
 LONGEST_SHOWN = 60  # characters of a found value; a whole list in an error hides the error
 
@@ -53,6 +54,11 @@ class Field:
         """The member `key` of an object, or None where it is absent or null."""
         member = self.members().get(key)
         return None if member is None or member.value is None else member
+
+    def maybe(self, key: str, read: Callable[[Field], Found]) -> Found | None:
+        """What `read` makes of the member `key`, or None where it is absent or null."""
+        member = self.optional(key)
+        return None if member is None else read(member)
 
     def members(self) -> dict[str, Field]:
         """All members of an object in stored order; raises ReportError where this is no object."""

@@ -40,11 +40,11 @@ class Labels:
 
 
 def extent(cell: Cell) -> str:
-    """The swept knobs of a cell: `batch 64`, or `1 000 ops, 1 element` in a chain."""
+    """The swept knobs of a cell: `batch 64`, or `1 000 ops, 1 element` in a chain; and `cold` or `warm` if told."""
     parts = [knob(name, value) for name, value in reversed(cell.size)]
     if not parts or cell.batch_size > 1:
         parts.append(f"batch{FIXED}{count(cell.batch_size)}")
-    return ", ".join(parts)
+    return ", ".join([*parts, cell.start] if cell.start else parts)
 
 
 def knob(name: str, value: int) -> str:

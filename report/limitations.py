@@ -6,24 +6,34 @@ from report import units
 from report.results import Results
 from report.statistics import CONFIDENCE, RESAMPLES
 
-GENERAL = (
+OWN_INTERVAL = (
     "A time is the median of a row's samples. Its interval is a bootstrap over these samples "
     f"({100 * CONFIDENCE:g} %, {RESAMPLES} resamples): it covers the spread inside one run, and treats samples "
-    "that follow each other as independent.",
+    "that follow each other as independent."
+)
+STORED_INTERVAL = (
+    "A time is the median of a row's samples, with the interval that the run stored: it covers the spread inside one "
+    "run, not that from run to run."
+)
+ONE_PROCESS = (
     "Apart from memory, all samples of a run come from one process. What changes from process to process, such as the "
-    "layout of memory, is in no interval.",
+    "layout of memory, is in no interval."
+)
+OWN_PROCESS = (
+    "An engine has one process for all rounds of a run. What changes from process to process, such as the layout of "
+    "memory, is in no interval."
+)
+GENERAL = (
     "Only ratios that were paired by round inside one run support faster or slower. Other tenants of the machine, its "
     "clock and its temperature act on both sides of such a ratio, but on every time as it stands.",
     "Figures marked as derived are computed from the medians or peaks of several rows, not measured as one.",
-    "No control that pits an engine against itself is stored, so the smallest effect that "
-    "this machine can show is unknown.",
 )
 
 
 def limitations(results: Results) -> list[str]:
     """All limitations of a page, those of these very runs first."""
     own = (*_of_effort(results), *_of_sources(results), *_of_rows(results), *_of_sizes(results))
-    return [*own, *_of_ratios(results), *GENERAL]
+    return [*own, *_of_ratios(results), *_of_times(results), *GENERAL]
 
 
 def _of_effort(results: Results) -> list[str]:
@@ -79,3 +89,14 @@ def _of_ratios(results: Results) -> list[str]:
         return []
     shares = " or ".join(f"{100 * confidence:g} %" for confidence in confidences)
     return [f"A ratio and its interval ({shares}) are shown as the run that measured both engines stored them."]
+
+
+def _of_times(results: Results) -> list[str]:
+    measured = [row for row in results.records if row.status == "measured"]
+    said = {
+        OWN_INTERVAL: any(row.interval is None and len(row.seconds_per_call) > 1 for row in measured),
+        STORED_INTERVAL: any(row.interval for row in measured),
+        ONE_PROCESS: any(row.schema == 1 for row in measured),
+        OWN_PROCESS: any(row.schema > 1 for row in measured),
+    }
+    return [text for text, holds in said.items() if holds]

@@ -17,14 +17,18 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from report.charts import control
+from report.charts.canvas import Picture
 from report.charts.palette import Palette
 from report.charts.scene import Scene
-from report.fields import shown
+from report.gaps import gaps
 from report.labels import Labels
 from report.limitations import limitations
 from report.results import Results
 from report.sections import TITLES, sections
+from report.surroundings import surroundings, value_text
 from report.tables import tables
+from report.trust import interruptions, remarks
 from report.verdict import headline, verdict
 
 SHORT = 12  # characters of a commit in the first lines; the sources have all of it
@@ -41,18 +45,30 @@ def render(results: Results) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"svg": Markup, "plain": plain}
+    environment.filters |= {"svg": Markup, "surroundings": surroundings}
+    scene = Scene(results, palette, labels)
     return environment.get_template("page.html.j2").render(
         headline=headline(results, labels),
+        interruptions=interruptions(results),
         answers=verdict(results, labels),
+        remarks=remarks(results, labels),
+        controls=controls(scene),
         limitations=limitations(results),
-        sections=sections(Scene(results, palette, labels)),
+        sections=sections(scene),
+        gaps=gaps(results, labels),
         tables=tables(results, palette, TITLES),
         tabled={row.cell.question for row in results.records},
         facts=facts(results),
         runs=results.runs,
         palette=palette,
     )
+
+
+def controls(scene: Scene) -> list[Picture]:
+    """The picture of each run's control, where it stores one."""
+    runs = enumerate(scene.results.runs, 1)
+    found = [control.picture(scene, run.control, place) for place, run in runs if run.control]
+    return [picture for picture in found if picture]
 
 
 def longest_phases(results: Results) -> list[str]:
@@ -72,18 +88,13 @@ def facts(results: Results) -> list[tuple[str, str]]:
         "threads": _environment(last.environment, "threads"),
         "gpu": _environment(last.environment, "gpu"),
         "python": last.machine.get("python"),
-        "torch": _environment(last.environment, "torch"),
+        "torch": _environment(last.environment, "torch", "versions"),
         "commit": _all(run.commit[:SHORT] + (", uncommitted changes" if run.dirty else "") for run in results.runs),
         "effort": _all(run.effort or "not stored" for run in results.runs),
         "taken": _all(run.taken_at[:16].replace("T", " ") if run.taken_at else "not stored" for run in results.runs),
         "rows": f"{measured} measured of {len(results.records)}",
     }
     return [(name, value) for name, value in chosen.items() if value]
-
-
-def plain(value: object) -> str:
-    """A free-form value of the environment as text: text as it is, everything else as JSON."""
-    return value if isinstance(value, str) else shown(value)
 
 
 def write(path: Path, text: str) -> None:
@@ -98,9 +109,14 @@ def write(path: Path, text: str) -> None:
         unfinished.unlink(missing_ok=True)
 
 
-def _environment(environment: Mapping[str, object], name: str) -> str | None:
-    value = environment.get(name)
-    return None if value is None else plain(value)
+def _environment(environment: Mapping[str, object], *names: str) -> str | None:
+    for name in names:
+        value = environment.get(name)
+        if isinstance(value, Mapping):
+            value = value.get("torch", value.get("name"))
+        if isinstance(value, (str, int, float)):
+            return value_text(value, name)
+    return None
 
 
 def _all(texts: Iterable[str]) -> str:

@@ -12,9 +12,26 @@ from __future__ import annotations
 from pathlib import Path
 
 from report.fields import Field, load
+from report.memory_fields import read_memory
+from report.method_fields import (
+    confidence,
+    ordered,
+    read_cautions,
+    read_check,
+    read_clock,
+    read_control,
+    read_interval,
+    read_parts,
+    read_sparse,
+    read_stopped,
+    read_warm_up,
+    times,
+)
+from report.statistics import judge
 from report.stored import (
     COUNTED_IN_OPS,
     GAPS,
+    JUDGEMENTS,
     QUANTITIES,
     QUESTIONS,
     STYLES,
@@ -23,24 +40,25 @@ from report.stored import (
     Cell,
     Learning,
     Memory,
+    Question,
     Ratio,
     Record,
     Run,
+    Start,
     Status,
 )
 
-SCHEMA = 1
+SCHEMAS = (1, 2)
 
 
 def read_run(file: Path) -> Run:
     """Read one stored run; raises ReportError, naming file and field, where it is not exactly what it should be."""
     root = load(file)
     measured = [_record(row, measured=True) for row in root["benchmarks"].items()]
-    gaps = [_record(row, measured=False) for row in _list(root, "missing")]
+    gaps = [_record(row, measured=False) for row in root.maybe("missing", Field.items) or []]
     _refuse_twins(root, measured + gaps)
     environment = root["machine_info"]["environment"]
     commit = root["commit_info"]
-    dirty, effort = environment.optional("dirty"), environment.optional("effort")
     return Run(
         file=str(file),
         taken_at=_text(root, "datetime"),
@@ -49,20 +67,24 @@ def read_run(file: Path) -> Run:
         environment={key: member.value for key, member in environment.members().items()},
         commit=commit["id"].text(),
         branch=_text(commit, "branch"),
-        dirty=commit["dirty"].flag() or (dirty is not None and dirty.flag()),
-        effort=effort.text() if effort else None,
+        dirty=commit["dirty"].flag() or bool(environment.maybe("dirty", Field.flag)),
+        effort=environment.maybe("effort", Field.text),
         records=tuple(record for _, record in measured + gaps),
+        control=root.maybe("control", lambda control: read_control(control, _cell)),
+        cautions=root.maybe("cautions", read_cautions) or (),
+        interrupted=_text(root, "interrupted"),
     )
 
 
 def _record(row: Field, *, measured: bool) -> tuple[Field, Record]:
     extra = row["extra_info"]
-    _check_schema(extra)
+    schema = _schema(extra)
     status: Status = extra["status"].one_of(("measured",) if measured else GAPS)
     samples = tuple(sample.positive() for sample in row["stats"]["data"].items()) if measured else ()
     if measured and not samples:
         row["stats"]["data"].fail("at least one sample (store runs with --benchmark-save-data)")
     record = Record(
+        schema=schema,
         file=str(row.file),
         name=row["name"].text(),
         cell=_cell(extra),
@@ -71,23 +93,38 @@ def _record(row: Field, *, measured: bool) -> tuple[Field, Record]:
         status=status,
         reason=_text(extra, "reason") if measured else extra["reason"].text(),
         seconds_per_call=samples,
-        calls_per_sample=extra["calls_per_sample"].whole(1),
-        phase_seconds={name: phase.not_negative() for name, phase in extra["phases"].members().items()},
-        counters={name: counter.whole() for name, counter in extra["counters"].members().items()},
+        calls_per_sample=extra["calls_per_sample"].whole(1) if measured else 1,
+        phase_seconds=extra.maybe("phases", read_parts) or {},
+        counters=extra.maybe("counters", _counters) or {},
         memory=_memory(extra) if measured else None,
-        agreement=_agreement(extra["agreement"], measured=measured),
+        agreement=_agreement(extra, measured=measured),
         ratios=_ratios(extra) if measured else (),
         learning=_learning(extra) if measured else None,
+        collector=extra.maybe("collector", Field.flag) or False,
+        clock=extra.maybe("clock", read_clock),
+        first_call_seconds=extra.maybe("first_call_seconds", Field.not_negative),
+        warm_up=extra.maybe("warm_up", read_warm_up),
+        stopped=extra.maybe("stopped", read_stopped),
+        positions=tuple(position.whole() for position in extra.maybe("positions", Field.items) or []),
+        device_seconds=extra.maybe("device_seconds", times) or (),
+        every=extra.maybe("every", read_sparse),
+        phases_check=extra.maybe("phases_check", read_check),
+        split_seconds=extra.maybe("split", read_parts) or {},
+        split_check=extra.maybe("split_check", read_check),
+        interval=extra.maybe("interval", read_interval),
     )
     return row, record
 
 
-def _check_schema(extra: Field) -> None:
+def _schema(extra: Field) -> int:
+    known = " or ".join(map(str, SCHEMAS))
     if "schema" not in extra.members():
         keys = ", ".join(extra.members()) or "no fields"
-        extra.fail(f"the fields of schema {SCHEMA}", f"a row that this suite did not write ({keys})")
-    if extra["schema"].whole() != SCHEMA:
-        extra["schema"].fail(f"schema {SCHEMA}, the only one this version reads")
+        extra.fail(f"the fields of schema {known}", f"a row that this suite did not write ({keys})")
+    schema = extra["schema"].whole()
+    if schema not in SCHEMAS:
+        extra["schema"].fail(f"schema {known}, which is all that this version reads")
+    return schema
 
 
 def _cell(extra: Field) -> Cell:
@@ -104,28 +141,40 @@ def _cell(extra: Field) -> Cell:
         quantity=extra["quantity"].one_of(QUANTITIES),
         size=tuple(sorted(size.items())),
         batch_size=extra["batch_size"].whole(1),
+        start=_start(extra, question),
     )
 
 
+def _start(extra: Field, question: Question) -> Start:
+    cold = extra.maybe("cold", Field.flag)
+    if cold is None or question != "preparing":
+        return ""
+    return "cold" if cold else "warm"
+
+
+def _counters(counters: Field) -> dict[str, int]:
+    return {name: counter.whole() for name, counter in counters.members().items()}
+
+
 def _memory(extra: Field) -> Memory | None:
-    memory = extra.optional("memory")
-    if memory is None:
-        if extra["question"].value == "memory":
-            extra["memory"].fail("an object with peak_bytes, in a row of the question memory")
-        return None
-    return Memory(memory["peak_bytes"].whole(), memory["live_bytes_before"].whole(), memory["method"].text())
+    memory = extra.maybe("memory", read_memory)
+    if memory is None and extra["question"].value == "memory":
+        extra["memory"].fail("an object with peak_bytes, in a row of the question memory")
+    return memory
 
 
-def _agreement(agreement: Field, *, measured: bool) -> Agreement:
+def _agreement(extra: Field, *, measured: bool) -> Agreement:
+    if not measured and extra.optional("agreement") is None:
+        return Agreement("unchecked", None, None, None, None)
+    agreement = extra["agreement"]
     verdict = agreement["verdict"].one_of(VERDICTS)
     if measured and verdict == "wrong":
         agreement["verdict"].fail("agrees or unchecked, since a wrong row gets no time")
-    error, allowed = agreement.optional("error"), agreement.optional("allowed")
     return Agreement(
         verdict=verdict,
         worst=_text(agreement, "worst"),
-        error=error.error() if error else None,
-        allowed=allowed.not_negative() if allowed else None,
+        error=agreement.maybe("error", Field.error),
+        allowed=agreement.maybe("allowed", Field.not_negative),
         reference=_text(agreement, "reference"),
     )
 
@@ -138,13 +187,16 @@ def _ratios(extra: Field) -> tuple[Ratio, ...]:
 
 
 def _ratio(field: Field) -> Ratio:
-    low, high = field["low"].positive(), field["high"].positive()
-    if low > high:
-        field["low"].fail(f"at most {field.path}.high, which is {high}")
-    confidence = field["confidence"].positive()
-    if confidence >= 1:
-        field["confidence"].fail("a share between 0 and 1")
-    return Ratio(field["to"].text(), field["value"].positive(), low, high, confidence, field["rounds"].whole(1))
+    low, high = ordered(field)
+    return Ratio(
+        to=field["to"].text(),
+        value=field["value"].positive(),
+        low=low,
+        high=high,
+        confidence=confidence(field),
+        rounds=field["rounds"].whole(1),
+        verdict=field.maybe("verdict", lambda word: word.one_of(JUDGEMENTS)) or judge(low, high),
+    )
 
 
 def _learning(extra: Field) -> Learning | None:
@@ -159,7 +211,6 @@ def _learning(extra: Field) -> Learning | None:
     accuracy = learning["test_accuracy"].not_negative()
     if accuracy > 1:
         learning["test_accuracy"].fail("a share between 0 and 1")
-    difference = learning.optional("largest_relative_difference")
     return Learning(
         losses=losses,
         steps_per_epoch=learning["steps_per_epoch"].whole(1),
@@ -169,7 +220,7 @@ def _learning(extra: Field) -> Learning | None:
         train_samples=learning["train_samples"].whole(1),
         test_samples=learning["test_samples"].whole(1),
         equal_bits_to=_text(learning, "equal_bits_to"),
-        largest_relative_difference=difference.not_negative() if difference else None,
+        largest_relative_difference=learning.maybe("largest_relative_difference", Field.not_negative),
     )
 
 
@@ -192,11 +243,6 @@ def _refuse_twins(root: Field, rows: list[tuple[Field, Record]]) -> None:
         first = seen.setdefault((record.cell, record.engine), field)
         if first is not field:
             field.fail("each row once in a file", f"the same cell and engine as {first.path}")
-
-
-def _list(parent: Field, key: str) -> list[Field]:
-    member = parent.optional(key)
-    return member.items() if member else []
 
 
 def _text(parent: Field, key: str) -> str | None:

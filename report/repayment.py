@@ -22,7 +22,10 @@ SMALLEST = 1e-6  # steps; less than that is "from the first step on"
 
 @dataclass(frozen=True, slots=True)
 class Repayment:
-    """A static engine against the tape in one cell of the question step, with the four rows behind the result."""
+    """A static engine against the tape in one cell of the question step, with the four rows behind the result.
+
+    `cell` is that cell with the `start` of the preparing rows: what is to be repaid is a cold or a warm start.
+    """
 
     cell: Cell
     engine: str
@@ -34,30 +37,31 @@ class Repayment:
 
 
 def repayments(results: Results) -> list[Repayment]:
-    """One for each static engine and step cell that has all four rows."""
-    found = []
-    for step in results.measured("step"):
-        other_step = _measured(results, step.cell, DYNAMIC)
-        cell = preparing_cell(results, step)
-        if step.style != "static" or other_step is None or cell is None:
-            continue
-        prepare, other_prepare = _measured(results, cell, step.engine), _measured(results, cell, DYNAMIC)
-        if prepare is None or other_prepare is None:
-            continue
-        result = break_even(
-            prepare.seconds_per_call,
-            step.seconds_per_call,
-            other_prepare.seconds_per_call,
-            other_step.seconds_per_call,
-        )
-        found.append(Repayment(step.cell, step.engine, prepare, step, other_prepare, other_step, result))
-    return found
+    """One for each static engine and step cell that has all four rows, and for each way to start."""
+    steps = [row for row in results.measured("step") if row.style == "static"]
+    found = (_repayment(results, step, cell) for step in steps for cell in preparing_cells(results, step))
+    return [repayment for repayment in found if repayment]
 
 
-def preparing_cell(results: Results, step: Record) -> Cell | None:
-    """The cell of the question preparing that belongs to a step: same workload, size and batch size."""
+def _repayment(results: Results, step: Record, cell: Cell) -> Repayment | None:
+    prepare, other_prepare = _measured(results, cell, step.engine), _measured(results, cell, DYNAMIC)
+    other_step = _measured(results, step.cell, DYNAMIC)
+    if prepare is None or other_prepare is None or other_step is None:
+        return None
+    result = break_even(
+        prepare.seconds_per_call,
+        step.seconds_per_call,
+        other_prepare.seconds_per_call,
+        other_step.seconds_per_call,
+    )
+    at = step.cell._replace(start=cell.start)
+    return Repayment(at, step.engine, prepare, step, other_prepare, other_step, result)
+
+
+def preparing_cells(results: Results, step: Record) -> list[Cell]:
+    """The cells of the question preparing that belong to a step: same workload, size and batch size, cold and warm."""
     wanted = step.cell._replace(question="preparing", quantity="prepare")
-    return next((row.cell for row in results.of("preparing") if _same_place(row.cell, wanted)), None)
+    return list(dict.fromkeys(row.cell for row in results.of("preparing") if _same_place(row.cell, wanted)))
 
 
 def steps_text(result: BreakEven) -> str:
@@ -88,4 +92,4 @@ def _measured(results: Results, cell: Cell, engine: str) -> Record | None:
 
 
 def _same_place(cell: Cell, wanted: Cell) -> bool:
-    return cell._replace(quantity=wanted.quantity) == wanted
+    return cell._replace(quantity=wanted.quantity, start=wanted.start) == wanted

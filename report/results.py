@@ -23,6 +23,8 @@ from report.stored import Cell, Question, Ratio, Record, Run
 STORED_NAME = "[0-9][0-9][0-9][0-9]_*.json"  # how pytest-benchmark names what it autosaves
 ENGINE_ORDER = ("tape", "graph", "graph_replay", "torch_eager", "torch_module")
 
+COLLECTED = "+gc"  # ends the name of an engine that was measured with the garbage collector on
+
 
 class NothingStoredError(Exception):
     """There is no stored run, or no row in it; the text says what to do."""
@@ -68,7 +70,13 @@ class Results:
 
 def engine_rank(engine: str) -> tuple[int, str]:
     """A key that sorts our engines first, in a fixed order, and outside systems by name behind them."""
-    return (ENGINE_ORDER.index(engine), "") if engine in ENGINE_ORDER else (len(ENGINE_ORDER), engine)
+    own = uncollected(engine)
+    return (ENGINE_ORDER.index(own), engine) if own in ENGINE_ORDER else (len(ENGINE_ORDER), engine)
+
+
+def uncollected(engine: str) -> str:
+    """The engine behind the name of a row that was measured with the garbage collector on: `tape` for `tape+gc`."""
+    return engine.removesuffix(COLLECTED)
 
 
 def merge(runs: Sequence[Run]) -> Results:

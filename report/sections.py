@@ -10,13 +10,26 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import chain
 
+from report import units
 from report.answers import DYNAMIC, OUTSIDE, PLAIN
-from report.charts import break_even, construction, dispatch, learning, memory, preparing, ratios, times
+from report.charts import (
+    break_even,
+    collector,
+    construction,
+    device,
+    dispatch,
+    learning,
+    live,
+    memory,
+    preparing,
+    ratios,
+    split,
+    times,
+)
 from report.charts.canvas import Key, Picture
 from report.charts.scene import Scene
-from report.repayment import Repayment, preparing_cell, repayments
-from report.results import cells
-from report.stored import Cell, Question
+from report.repayment import Repayment, repayments
+from report.stored import Cell, Question, Record
 
 TITLES: dict[Question, str] = {
     "step": "Training step",
@@ -28,18 +41,25 @@ TITLES: dict[Question, str] = {
     "memory": "Memory",
     "learning": "Learning",
     "interface": "Cost of the interface",
+    "collector": "Garbage collector",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a section is about: its anchor, the question whose rows it shows, a title, a lead and how to draw it."""
+    """What a section is about: its anchor, the question whose rows it shows, a title, a lead and how to draw it.
+
+    `absent` is what the page says where there is no picture. A second section about a question does not name its gaps
+    again (`own_gaps`).
+    """
 
     anchor: str
     question: Question
     title: str
     lead: str
     draw: Callable[[Scene], list[Picture]]
+    absent: str = "No measured row, so no picture."
+    own_gaps: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +90,7 @@ def _section(scene: Scene, plan: Plan) -> Section:
         for gap in scene.gaps(rows)
         if gap not in named
     ]
-    return Section(plan, tuple(found), tuple(gaps))
+    return Section(plan, tuple(found), tuple(gaps) if plan.own_gaps else ())
 
 
 def _timed(question: Question) -> Callable[[Scene], list[Picture]]:
@@ -86,15 +106,24 @@ def _timed(question: Question) -> Callable[[Scene], list[Picture]]:
 
 
 def _preparing(scene: Scene) -> list[Picture]:
-    """Put break-even and phases of each cell side by side."""
-    crossings: dict[Cell | None, list[Repayment]] = {}
+    """Put break-even and phases of a cell side by side; where starts differ, cold and warm break-even of a cell."""
+    crossings: dict[Cell, list[Repayment]] = {}
     for repayment in repayments(scene.results):
-        crossings.setdefault(preparing_cell(scene.results, repayment.step), []).append(repayment)
-    found = []
-    for cell, rows in cells(scene.results.of("preparing")).items():
-        found.append(break_even.picture(scene, crossings[cell]) if cell in crossings else None)
-        found.append(preparing.picture(scene, cell, rows))
+        crossings.setdefault(repayment.prepare.cell, []).append(repayment)
+    places: dict[Cell, list[Record]] = {}
+    for row in scene.results.of("preparing"):
+        places.setdefault(row.cell._replace(start=""), []).append(row)
+    phases = {place: preparing.picture(scene, place, rows) for place, rows in places.items()}
+    crossed = {cell: break_even.picture(scene, crossings[cell]) for cell in sorted(crossings)}
+    if any(cell.start for cell in crossed):
+        found = [*crossed.values(), *phases.values()]
+    else:
+        found = [picture for place in places for picture in (crossed.get(place), phases[place])]
     return [picture for picture in found if picture]
+
+
+def _memory(scene: Scene) -> list[Picture]:
+    return [*memory.pictures(scene), *live.pictures(scene)]
 
 
 def _against_outside(scene: Scene) -> list[Picture]:
@@ -117,7 +146,7 @@ PLANS: tuple[Plan, ...] = (
         "preparing",
         "Preparing and break-even",
         "The total time spent after n steps, getting ready included: where the lines cross, preparing has paid for "
-        "itself. Then, what getting ready consists of.",
+        "itself. Then, what getting ready consists of. Cold is a fresh process with empty caches, warm is once more.",
         _preparing,
     ),
     Plan(
@@ -129,6 +158,26 @@ PLANS: tuple[Plan, ...] = (
     ),
     Plan("forward", "forward", TITLES["forward"], "Forward alone, nothing recorded for gradients.", _timed("forward")),
     Plan("backward", "backward", TITLES["backward"], "Loss and all gradients, no update.", _timed("backward")),
+    Plan(
+        "split",
+        "step",
+        "Parts of a step",
+        "Where the time of a step goes: forward, backward and update, for engines whose steps can be split. A full bar "
+        "is the longest step of its cell; the figure beside it is the sum of the parts.",
+        split.pictures,
+        f"{units.DASH} No row stores how its step splits, so no picture.",
+        own_gaps=False,
+    ),
+    Plan(
+        "device",
+        "step",
+        "Host and device",
+        "On a GPU the host may run ahead: the time that the host waits, the time that the device works, and the host's "
+        "time where it waits only every few steps.",
+        device.pictures,
+        f"{units.DASH} No row stores device time, so no picture.",
+        own_gaps=False,
+    ),
     Plan(
         "construction",
         "construction",
@@ -148,8 +197,17 @@ PLANS: tuple[Plan, ...] = (
         "memory",
         "memory",
         TITLES["memory"],
-        "The most that one step holds at once, on top of parameters and batch, in a fresh process.",
-        memory.pictures,
+        "The most that one step holds at once, on top of parameters and batch, in a fresh process. Then, where it is "
+        "stored, what is alive at each point of a step.",
+        _memory,
+    ),
+    Plan(
+        "collector",
+        "collector",
+        TITLES["collector"],
+        "Python's garbage collector is off while rounds are timed. What it costs is measured apart: each engine with "
+        "it on, relative to itself with it off.",
+        collector.pictures,
     ),
     Plan("learning", "learning", TITLES["learning"], "The loss at every training step.", learning.pictures),
 )

@@ -1,6 +1,7 @@
 """Estimate a time from its samples, and after how many steps preparing has paid for itself.
 
-    estimate(record.seconds_per_call)      # Estimate(value, low, high, samples): the median, in seconds
+    estimate(samples)                      # Estimate(value, low, high, samples): the median, in seconds
+    time_of(record)                        # the same of a row, with the interval that the row stores, if any
     judge(ratio.low, ratio.high)           # "faster", "slower" or "no difference"
     break_even(prepare, step, other_prepare, other_step).steps     # math.inf where it never pays
 
@@ -13,11 +14,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest, bootstrap
+
+from report.stored import Judgement, Record
 
 CONFIDENCE = 0.95
 RESAMPLES = 2000
@@ -25,7 +27,6 @@ SEED = 0
 MOST_VALUES_AT_ONCE = 1_000_000  # keeps the resamples of a long training run within a few megabytes
 SMALLEST_COST = 1e-12  # seconds; stands for "preparing costs nothing more", so that the rate below stays finite
 
-Judgement = Literal["faster", "slower", "no difference"]
 Samples = tuple[float, ...]
 
 
@@ -71,6 +72,14 @@ def estimate(samples: Samples) -> Estimate:
         rng=np.random.default_rng(SEED),
     )
     return Estimate(value, float(result.confidence_interval.low), float(result.confidence_interval.high), len(samples))
+
+
+def time_of(row: Record) -> Estimate:
+    """The median of a measured row in seconds, with the interval that it stores, or else with one of our own."""
+    if row.interval is None:
+        return estimate(row.seconds_per_call)
+    value = float(np.median(row.seconds_per_call))
+    return Estimate(value, row.interval.low, row.interval.high, len(row.seconds_per_call))
 
 
 def judge(low: float, high: float) -> Judgement:

@@ -12,27 +12,40 @@ For instance:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, get_args
 
+from report.method import Caution, Check, Clock, Interval, Sparse, Stopped, WarmUp
+
 Question = Literal[
-    "step", "forward", "backward", "construction", "dispatch", "preparing", "memory", "learning", "interface"
-]
+    "step", "forward", "backward", "construction", "dispatch", "preparing", "memory", "learning", "interface",
+    "collector",
+]  # fmt: skip
 Style = Literal["dynamic", "static"]
 Quantity = Literal["forward", "loss_and_grad", "step", "construct", "prepare", "train"]
-Status = Literal["measured", "skipped", "failed", "wrong"]
+Status = Literal[
+    "measured", "skipped", "failed", "wrong", "crashed", "timed out", "out of memory", "not run"
+]  # fmt: skip
 Verdict = Literal["agrees", "wrong", "unchecked"]
+Judgement = Literal["faster", "slower", "no difference", "cannot tell"]
+Start = Literal["", "cold", "warm"]
 
 QUESTIONS: tuple[Question, ...] = get_args(Question)
 STYLES: tuple[Style, ...] = get_args(Style)
 QUANTITIES: tuple[Quantity, ...] = get_args(Quantity)
-GAPS: tuple[Status, ...] = ("skipped", "failed", "wrong")
+GAPS: tuple[Status, ...] = get_args(Status)[1:]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
+JUDGEMENTS: tuple[Judgement, ...] = get_args(Judgement)
+TURNED: Mapping[Judgement, Judgement] = {"faster": "slower", "slower": "faster"}
 COUNTED_IN_OPS: tuple[Question, ...] = ("construction", "dispatch")
 
 
 class Cell(NamedTuple):
-    """What was measured, whoever did it: rows of one cell differ in the engine alone."""
+    """What was measured, whoever did it: rows of one cell differ in the engine alone.
+
+    `start` tells preparing in a fresh process with empty caches (cold) from preparing once more (warm); it is empty in
+    all other questions, and where the file does not tell the two apart.
+    """
 
     question: Question
     workload: str
@@ -42,11 +55,15 @@ class Cell(NamedTuple):
     quantity: Quantity
     size: tuple[tuple[str, int], ...]
     batch_size: int
+    start: Start = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """The time of a row's engine over the time of engine `to`, paired by round, with its interval; no unit."""
+    """The time of a row's engine over the time of engine `to`, paired by round, with its interval; no unit.
+
+    `verdict` is the word that the run stored, or else what the interval says.
+    """
 
     to: str
     value: float
@@ -54,19 +71,33 @@ class Ratio:
     high: float
     confidence: float
     rounds: int
+    verdict: Judgement
 
     def inverse(self, engine: str) -> Ratio:
         """The same comparison from the other side: the time of `to` over the time of `engine`."""
-        return Ratio(engine, 1 / self.value, 1 / self.high, 1 / self.low, self.confidence, self.rounds)
+        turned = TURNED.get(self.verdict, self.verdict)
+        return Ratio(engine, 1 / self.value, 1 / self.high, 1 / self.low, self.confidence, self.rounds, turned)
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """The high-water mark of one step in a fresh process, on top of what was held before it (parameters, batch)."""
+    """The high-water mark of one step in a fresh process, on top of what was held before it (parameters, batch).
 
-    peak_bytes: int
-    live_bytes_before: int
+    `curve` holds the bytes of live tensors by position in the step, `record_bytes` the tape's or the plan's own size,
+    `lower_bound_bytes` the largest sum of values alive at once, `peaks_bytes` the peak of each repetition. A figure
+    that could not be had is None; `missing` gives the reason by the name of the figure.
+    """
+
+    peak_bytes: int | None
+    live_bytes_before: int | None
     method: str
+    curve: tuple[tuple[float, int], ...] = ()
+    allocations: int | None = None
+    allocated_bytes: int | None = None
+    record_bytes: int | None = None
+    lower_bound_bytes: int | None = None
+    peaks_bytes: tuple[int, ...] = ()
+    missing: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +131,14 @@ class Learning:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Record:
-    """One row: one engine in one cell. `seconds_per_call` is empty, and `reason` filled, where nothing was measured."""
+    """One row: one engine in one cell. `seconds_per_call` is empty, and `reason` filled, where nothing was measured.
 
+    `collector` says whether the garbage collector was on inside rounds, `positions` where in the order of each round
+    this engine stood, `device_seconds` what a GPU's own events say of the same rounds. What an older file does not
+    store is None or empty.
+    """
+
+    schema: int
     file: str
     name: str
     cell: Cell
@@ -117,6 +154,18 @@ class Record:
     agreement: Agreement
     ratios: tuple[Ratio, ...]
     learning: Learning | None
+    collector: bool
+    clock: Clock | None
+    first_call_seconds: float | None
+    warm_up: WarmUp | None
+    stopped: Stopped | None
+    positions: tuple[int, ...]
+    device_seconds: tuple[float, ...]
+    every: Sparse | None
+    phases_check: Check | None
+    split_seconds: Mapping[str, float]
+    split_check: Check | None
+    interval: Interval | None
 
     @property
     def ops(self) -> int:
@@ -125,8 +174,34 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
+class ControlRow:
+    """One engine against itself: a ratio that should be 1, and whether it was called different all the same."""
+
+    cell: Cell
+    engine: str
+    value: float
+    low: float
+    high: float
+    rounds: int
+    false_alarm: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """The A/A control of a run. `smallest_effect` is relative; None where too few cells were tried to say."""
+
+    cells: int
+    false_alarms: int
+    smallest_effect: float | None
+    rows: tuple[ControlRow, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
-    """One stored file: where, when and from which commit its records come. `environment` holds plain JSON values."""
+    """One stored file: where, when and from which commit its records come. `environment` holds plain JSON values.
+
+    `interrupted` says why a run ended early, where it did.
+    """
 
     file: str
     taken_at: str | None
@@ -138,3 +213,6 @@ class Run:
     dirty: bool
     effort: str | None
     records: tuple[Record, ...]
+    control: Control | None
+    cautions: tuple[Caution, ...]
+    interrupted: str | None

@@ -15,11 +15,10 @@ from dataclasses import dataclass
 
 from report import units
 from report.charts.palette import Palette
-from report.columns import CONSTANT, FIGURES, IDENTITY, Column, Desk, Entry
+from report.columns import CONSTANT, FIGURES, IDENTITY
+from report.entry import Column, Desk, Entry
 from report.results import Results
 from report.stored import QUESTIONS, Question, Record
-
-DASH = "\N{EN DASH}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +70,11 @@ def _kept(desk: Desk, rows: Sequence[Record], columns: Sequence[tuple[str, Colum
 def _row(
     desk: Desk, row: Record, identity: Sequence[tuple[str, Column]], figures: Sequence[tuple[str, Column]]
 ) -> tuple[Entry, ...]:
-    entries = [read(desk, row) or Entry(DASH) for _, read in identity]
+    entries = [read(desk, row) or Entry(units.DASH) for _, read in identity]
     if row.status == "measured":
-        return (*entries, *(read(desk, row) or Entry(DASH) for _, read in figures))
-    return (*entries, Entry(f"{DASH} {row.status}: {row.reason}", span=max(1, len(figures))))
+        return (*entries, *(read(desk, row) or Entry(units.DASH) for _, read in figures))
+    return (*entries, Entry(f"{units.DASH} {row.status}: {row.reason}", span=max(1, len(figures))))
 
 
 def _text(entry: Entry | None) -> str:
-    return entry.text if entry else DASH
+    return entry.text if entry else units.DASH

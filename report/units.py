@@ -16,6 +16,7 @@ THIN = "\N{NARROW NO-BREAK SPACE}"
 FIXED = "\N{NO-BREAK SPACE}"
 MINUS = "\N{MINUS SIGN}"
 CROSS = "\N{MULTIPLICATION SIGN}"
+DASH = "\N{EN DASH}"
 
 Units = tuple[tuple[float, str], ...]
 TIME: Units = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))

@@ -16,7 +16,7 @@ from report.answers import DYNAMIC, STATIC, Answer
 from report.comparing import all_of, compare
 from report.labels import Labels
 from report.results import Results
-from report.statistics import Judgement
+from report.stored import Judgement
 
 ANSWERS: tuple[Callable[[Results, Labels], Answer], ...] = (
     answers.step,
@@ -27,6 +27,7 @@ ANSWERS: tuple[Callable[[Results, Labels], Answer], ...] = (
     answers.construction,
     answers.dispatch,
     answers.memory,
+    answers.collector,
     answers.learning,
     answers.agreement,
 )
@@ -34,6 +35,7 @@ PHRASES: Mapping[Judgement, tuple[str, str]] = {  # alone, and after another phr
     "faster": (f"faster than a {DYNAMIC} step", "faster"),
     "slower": (f"slower than a {DYNAMIC} step", "slower"),
     "no difference": (f"no different from a {DYNAMIC} step", "no different"),
+    "cannot tell": (f"not to be told apart from a {DYNAMIC} step", "not to be told apart"),
 }
 
 

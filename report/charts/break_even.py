@@ -12,7 +12,7 @@ from report.charts.canvas import Picture, draw
 from report.charts.palette import INK
 from report.charts.scene import Scene, engines_of, name_of
 from report.repayment import Repayment, steps_text, whole_steps
-from report.statistics import estimate
+from report.statistics import time_of
 from report.stored import Record
 
 BEYOND = 1.9  # the picture ends at so many times the last crossing
@@ -55,14 +55,12 @@ def _last_step(found: list[Repayment]) -> float:
     crossings = [repayment.result.steps for repayment in found if math.isfinite(repayment.result.steps)]
     if crossings:
         return max(FEWEST_STEPS, BEYOND * max(crossings))
-    costs = [
-        estimate(it.prepare.seconds_per_call).value / estimate(it.other_step.seconds_per_call).value for it in found
-    ]
+    costs = [time_of(it.prepare).value / time_of(it.other_step).value for it in found]
     return max(FEWEST_STEPS, BEYOND * max(costs))
 
 
 def _line(axes: Axes, colour: str, prepare: Record, step: Record, last: float) -> None:
-    start, time = estimate(prepare.seconds_per_call).value, estimate(step.seconds_per_call)
+    start, time = time_of(prepare).value, time_of(step)
     axes.plot([0, last], [start, start + last * time.value], color=colour)
     if time.low is not None and time.high is not None:
         axes.fill_between(
@@ -75,8 +73,8 @@ def _crossing(axes: Axes, repayment: Repayment) -> None:
     steps = repayment.result.steps
     if not math.isfinite(steps):
         return
-    start = estimate(repayment.prepare.seconds_per_call).value
-    height = start + steps * estimate(repayment.step.seconds_per_call).value
+    start = time_of(repayment.prepare).value
+    height = start + steps * time_of(repayment.step).value
     axes.plot([steps, steps], [0, height], color=INK, linewidth=0.8, linestyle=(0, (2, 2)))
     axes.plot([steps], [height], marker="o", markersize=4, color=INK)
     axes.annotate(

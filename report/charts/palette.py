@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from report.results import engine_rank
+from report.results import engine_rank, uncollected
 
 INK = "#1b1b1f"  # becomes `currentColor`
 PAPER = "#fefefd"  # becomes the page's background
@@ -57,6 +57,11 @@ PHASES: tuple[tuple[str, str], ...] = (
     ("#7d1f4e", "#b0487f"),
     ("#a5429a", "#c066b6"),
 )
+PARTS: Mapping[str, tuple[str, str]] = {
+    "forward": ("#5f8fbf", "#7fa8d2"),
+    "backward": ("#bd6a4e", "#d08a70"),
+    "update": ("#5a6b3c", "#93a86b"),
+}
 REST = ("#85858e", "#84848f")
 OUTSIDE = "outside any phase"
 EMPTY = ("#d5d5da", "#4a4a53")
@@ -64,17 +69,19 @@ EMPTY = ("#d5d5da", "#4a4a53")
 
 @dataclass(frozen=True, slots=True)
 class Palette:
-    """The paints of one page, for engines by name and for phases by name."""
+    """The paints of one page, for engines, for phases of getting ready and for parts of a step, by name."""
 
     engines: Mapping[str, Paint]
     phases: Mapping[str, Paint]
+    parts: Mapping[str, Paint]
     rest: Paint
 
     @classmethod
     def of(cls, engines: Sequence[str], phases: Sequence[str] = ()) -> Palette:
         """Give each engine its paint, and the phases theirs in order; those beyond the last colour share `rest`."""
-        outside = sorted((name for name in engines if name not in OURS), key=engine_rank)
-        looks = {name: OURS[name] if name in OURS else OTHERS[outside.index(name) % len(OTHERS)] for name in engines}
+        known = list(dict.fromkeys(map(uncollected, engines)))
+        outside = sorted((name for name in known if name not in OURS), key=engine_rank)
+        looks = {name: OURS[name] if name in OURS else OTHERS[outside.index(name) % len(OTHERS)] for name in known}
         return cls(
             engines={name: Paint(f"--engine-{place}", *look) for place, (name, look) in enumerate(looks.items())},
             phases={
@@ -82,16 +89,21 @@ class Palette:
                 for place, (name, look) in enumerate(zip(phases, PHASES, strict=False))
             }
             | {OUTSIDE: Paint("--phase-none", *EMPTY)},
+            parts={name: Paint(f"--part-{name}", *look) for name, look in PARTS.items()},
             rest=Paint("--phase-rest", *REST),
         )
 
     def engine(self, name: str) -> Paint:
-        """The paint of an engine; KeyError where the page does not know it."""
-        return self.engines[name]
+        """The paint of an engine, with its garbage collector on or off; KeyError where the page does not know it."""
+        return self.engines[uncollected(name)]
 
     def phase(self, name: str) -> Paint:
         """The paint of a phase; `rest` where there are more phases than colours."""
         return self.phases.get(name, self.rest)
+
+    def part(self, name: str) -> Paint:
+        """The paint of a part of a step; `rest` for a part that the palette does not know."""
+        return self.parts.get(name, self.rest)
 
     def phase_rank(self, phase: str) -> int:
         """A key that sorts phases with a colour of their own first, and what is outside any phase last."""
@@ -107,4 +119,4 @@ class Palette:
         return fixed | {paint.colour: f"var({paint.variable})" for paint in self._paints()}
 
     def _paints(self) -> list[Paint]:
-        return [*self.engines.values(), *self.phases.values(), self.rest]
+        return [*self.engines.values(), *self.phases.values(), *self.parts.values(), self.rest]

@@ -17,7 +17,7 @@ from report.charts.canvas import Key
 from report.charts.palette import Palette
 from report.labels import Labels, extent
 from report.results import Results, engine_rank
-from report.statistics import Estimate, estimate
+from report.statistics import Estimate, time_of
 from report.stored import Cell, Question, Ratio, Record
 
 FEW_SAMPLES = 30  # up to here a picture shows every sample as a dot
@@ -38,7 +38,7 @@ class Point:
     @classmethod
     def of_time(cls, row: Record, at: float, parts: int = 1) -> Point:
         """The median of a measured row in seconds, or of one of `parts` equal parts of it."""
-        time: Estimate = estimate(row.seconds_per_call).per(parts)
+        time: Estimate = time_of(row).per(parts)
         few = len(row.seconds_per_call) <= FEW_SAMPLES
         samples = tuple(second / parts for second in row.seconds_per_call) if few else ()
         return cls(row.engine, at, time.value, time.low, time.high, samples)
@@ -99,6 +99,11 @@ def measured_of(rows: Sequence[Record]) -> list[Record]:
     return [row for row in rows if row.status == "measured"]
 
 
+def label_of(row: Record, *, several: bool) -> str:
+    """How a picture names a row: its engine, and the cell's knobs where it shows several cells."""
+    return f"{row.engine}, {extent(row.cell)}" if several else row.engine
+
+
 def engines_of(rows: Sequence[Record]) -> list[str]:
     """The engines of some rows, ours first."""
     return sorted({row.engine for row in rows}, key=engine_rank)
@@ -112,4 +117,6 @@ def slug(*parts: object) -> str:
 def name_of(kind: str, cell: Cell) -> str:
     """The id of a picture: its kind and all that tells its cell from others."""
     size = [f"{knob}{value}" for knob, value in cell.size]
-    return slug(kind, cell.workload, cell.formulation, cell.device, cell.dtype, *size, cell.batch_size or "")
+    return slug(
+        kind, cell.workload, cell.formulation, cell.device, cell.dtype, *size, cell.batch_size or "", cell.start
+    )

@@ -14,6 +14,7 @@ import pytest
 from report.page import render
 from report.records import read_run
 from report.results import Results, merge
+from tests.report.enriched import enrich
 
 Json = dict[str, Any]
 
@@ -155,6 +156,12 @@ def run(run_text: str) -> Json:
 
 
 @pytest.fixture
+def second_run(run: Json) -> Json:
+    """The plausible run as schema 2 stores it; a test may change it."""
+    return enrich(run)
+
+
+@pytest.fixture
 def empty_run(run: Json) -> Json:
     """A run without rows, to which a test adds its own."""
     return run | {"benchmarks": [], "missing": []}
@@ -203,3 +210,17 @@ def whole_results(tmp_path_factory: pytest.TempPathFactory, run_text: str) -> Re
 def whole_page(whole_results: Results) -> str:
     """The page of the plausible run: slow to make, so made once."""
     return render(whole_results)
+
+
+@pytest.fixture(scope="session")
+def second_results(tmp_path_factory: pytest.TempPathFactory, run_text: str) -> Results:
+    """The plausible run of schema 2, stored and read back; never changed, so read once."""
+    path = tmp_path_factory.mktemp("second") / "0001_run.json"
+    path.write_text(json.dumps(enrich(json.loads(run_text))), encoding="utf-8")
+    return merge([read_run(path)])
+
+
+@pytest.fixture(scope="session")
+def second_page(second_results: Results) -> str:
+    """The page of the plausible run of schema 2."""
+    return render(second_results)

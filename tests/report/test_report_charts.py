@@ -17,11 +17,11 @@ from matplotlib.axes import Axes
 from report.charts import construction, dispatch, learning, memory, preparing, ratios, times
 from report.charts.canvas import draw, tick_places
 from report.charts.lines import sweep
-from report.charts.palette import INK, OUTSIDE, PHASES, Palette
+from report.charts.palette import INK, OUTSIDE, PARTS, PHASES, Palette
 from report.charts.rows import strip
 from report.charts.scene import Point, Scene
 from report.labels import Labels
-from report.results import Results, cells
+from report.results import Results, cells, uncollected
 from report.sections import PLANS, Section, sections
 from report.units import TIME, TIMES
 
@@ -42,9 +42,9 @@ def scene(whole_results: Results) -> Scene:
 
 
 @pytest.fixture(scope="module")
-def drawn(scene: Scene) -> list[Section]:
-    """All sections of the page, which take seconds to draw."""
-    return sections(scene)
+def drawn(second_results: Results) -> list[Section]:
+    """All sections of the page of a run that stores all there is, which take seconds to draw."""
+    return sections(scene_of(second_results))
 
 
 def test_every_section_has_pictures_that_hold_the_rules(drawn: list[Section]) -> None:
@@ -99,11 +99,18 @@ def test_ids_of_two_pictures_do_not_clash() -> None:
     assert not one & two
 
 
-def test_one_engine_has_one_colour(scene: Scene, drawn: list[Section]) -> None:
+def test_one_engine_has_one_colour(second_results: Results, drawn: list[Section]) -> None:
+    palette = scene_of(second_results).palette
     for section in drawn:
         for key in section.keys:
-            if key.text in scene.palette.engines:
-                assert key.variable == scene.palette.engine(key.text).variable
+            if uncollected(key.text) in palette.engines:
+                assert key.variable == palette.engine(key.text).variable
+
+
+def test_the_collector_does_not_change_the_colour() -> None:
+    palette = Palette.of(["tape", "tape+gc", "jax+gc", "jax"])
+    assert list(palette.engines) == ["tape", "jax"]
+    assert palette.engine("tape+gc") == palette.engine("tape") != palette.engine("jax+gc")
 
 
 def test_paints_tell_all_engines_apart() -> None:
@@ -118,7 +125,7 @@ def test_no_two_things_share_a_colour() -> None:
     palette = Palette.of(names, [f"phase {place}" for place in range(len(PHASES))])
     for dark in (False, True):
         colours = [colour for _, colour in palette.variables(dark=dark)]
-        assert len(colours) == len(set(colours)) == len(names) + len(PHASES) + 2
+        assert len(colours) == len(set(colours)) == len(names) + len(PHASES) + len(PARTS) + 2
     assert len(palette.css_colours()) == len(colours) + 2
 
 
@@ -188,7 +195,7 @@ def test_nothing_measured_gives_no_picture(empty_run: Json, make: SimpleNamespac
     found = sections(scene)
     assert [section.pictures for section in found if section.pictures] == []
     for section in found:
-        if section.plan.question not in ("forward", "backward"):
+        if section.plan.own_gaps and section.plan.question not in ("forward", "backward", "collector"):
             assert all(gap.endswith("failed, crash") for gap in section.missing)
             assert section.missing
 

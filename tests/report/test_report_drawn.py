@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,22 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from report.charts import break_even, canvas, construction, dispatch, learning, memory, preparing, ratios, times
+from report.charts import (
+    break_even,
+    canvas,
+    collector,
+    construction,
+    control,
+    device,
+    dispatch,
+    learning,
+    live,
+    memory,
+    preparing,
+    ratios,
+    split,
+    times,
+)
 from report.charts.palette import INK, Palette
 from report.charts.scene import Scene
 from report.labels import Labels
@@ -44,6 +60,11 @@ def _keep(monkeypatch: pytest.MonkeyPatch) -> None:
 def scene(whole_results: Results) -> Scene:
     phases = dict.fromkeys(name for row in whole_results.of("preparing") for name in row.phase_seconds)
     return Scene(whole_results, Palette.of(whole_results.engines, list(phases)), Labels.of(whole_results.records))
+
+
+@pytest.fixture(scope="module")
+def second(second_results: Results) -> Scene:
+    return Scene(second_results, Palette.of(second_results.engines), Labels.of(second_results.records))
 
 
 def medians(rows: list[Record], engine: str) -> list[float]:
@@ -191,3 +212,85 @@ def test_one_batch_size_becomes_a_list_of_rows(empty_run: Json, make: Any, resul
     assert xs(estimates(alone, "graph")) == medians(rows, "graph")
     ratios.picture(alone, place, rows, "tape")
     assert xs(estimates(alone, "graph")) == pytest.approx([2.0])
+
+
+def test_the_control_is_drawn_in_order_against_one(second: Scene) -> None:
+    stored = second.results.runs[0].control
+    assert stored is not None
+    picture = control.picture(second, stored, 1)
+    assert picture is not None
+    dots = [line for line in Kept.last.lines if len(xs(line)) == 1]
+    assert [ys(line)[0] for line in dots] == sorted(row.value for row in stored.rows)
+    assert [line.get_marker() for line in dots] == ["o"] * 19 + ["X"]
+    intervals = [ys(line) for line in Kept.last.lines if xs(line) == [19.0, 19.0]]
+    assert intervals == [[stored.rows[-1].low, stored.rows[-1].high]]
+    assert [1.0, 1.0] in [ys(line) for line in Kept.last.lines if line.get_color() == INK]
+    (band,) = bars()
+    assert (band.get_y(), band.get_y() + band.get_height()) == pytest.approx((1 / 1.018, 1.018))
+
+
+def test_a_control_without_rows_is_not_drawn(second: Scene) -> None:
+    stored = second.results.runs[0].control
+    assert stored is not None
+    assert control.picture(second, replace(stored, rows=(), smallest_effect=None), 1) is None
+
+
+def test_parts_of_a_step_share_the_length_of_the_longest(second: Scene) -> None:
+    found = split.pictures(second)
+    assert [len(picture.keys) for picture in found] == [3, 3, 3]
+    widths = [bar.get_width() for bar in bars()]  # the last picture: tape, graph, torch_eager on cuda at batch 64
+    rows = [row for row in second.results.of("step") if row.cell.device == "cuda" and row.split_seconds]
+    longest = max(sum(row.split_seconds.values()) for row in rows)
+    assert widths == pytest.approx([part / longest for row in rows for part in row.split_seconds.values()])
+    assert "graph_replay: no split is stored" in found[0].missing[0]
+    assert "8 of 9" in found[0].notes[0].replace("\N{NO-BREAK SPACE}", " ")
+    assert "does not close" in found[0].notes[0]
+
+
+def test_a_short_step_is_as_long_as_a_long_one_in_its_own_cell(second: Scene) -> None:
+    split.pictures(replace(second, results=_only_cpu(second.results)))
+    full = {round(bar.get_y() + 0.31) for bar in bars() if bar.get_x() + bar.get_width() == pytest.approx(1.0)}
+    assert full == {2, 5, 8}  # torch_eager at batch 1, 8 and 64
+
+
+def _only_cpu(results: Results) -> Results:
+    return replace(results, records=tuple(row for row in results.records if row.cell.device == "cpu"))
+
+
+def test_live_bytes_are_the_stored_curve_with_peak_and_bound(second: Scene) -> None:
+    live.pictures(second)
+    rows = {row.engine: row.memory for row in second.results.measured("memory") if row.cell.workload == "mlp"}
+    for engine in ("tape", "graph"):
+        found = rows[engine]
+        assert found is not None
+        curve, peak = lines_of(second, engine, marked=False)
+        assert ys(curve) == [size for _, size in found.curve]
+        assert (xs(curve)[0], xs(curve)[-1]) == (0.0, 1.0)
+        assert ys(peak) == [found.peak_bytes] * 2
+    bounds = [ys(line) for line in Kept.last.lines if line.get_color() == INK]
+    assert [600 * 2**20] * 2 in bounds
+
+
+def test_host_and_device_stand_side_by_side(second: Scene) -> None:
+    device.pictures(second)
+    row = next(row for row in second.results.of("step") if row.device_seconds and row.engine == "graph")
+    host, own, rare = (xs(line)[0] for line in lines_of(second, "graph") if line.get_alpha() is None)
+    assert host == np.median(row.seconds_per_call)
+    assert (own, rare) == pytest.approx((0.6 * host, 0.7 * host))
+
+
+def test_the_collector_is_drawn_against_the_same_engine(second: Scene) -> None:
+    collector.pictures(second)
+    assert [label.get_text() for label in Kept.last.get_yticklabels()] == ["tape+gc", "graph+gc"]
+    assert xs(estimates(second, "graph")) == [1.05]
+
+
+def test_cold_and_warm_are_two_bars(second: Scene) -> None:
+    rows = [row for row in second.results.of("preparing") if row.cell.workload == "mlp"]
+    picture = preparing.picture(second, rows[0].cell._replace(start=""), rows)
+    assert picture is not None
+    labels = [label.get_text() for label in Kept.last.get_yticklabels()]
+    assert labels == ["tape, cold", "tape, warm", "graph, cold", "graph, warm"]
+    ends = [max(bar.get_x() + bar.get_width() for bar in bars() if round(bar.get_y() + 0.31) == at) for at in range(4)]
+    assert ends == pytest.approx([0.08, 0.02, 2.0, 0.5])
+    assert "does not close" in picture.notes[1]

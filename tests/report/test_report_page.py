@@ -121,7 +121,7 @@ def test_every_answer_has_its_section(reader: Reader) -> None:
         "0123456789abcdef0123",
         "quick",
         "2026-11-23 12:00",
-        "8589934592",
+        "8.00 GiB",
         "out of memory: wanted 9 GiB",
         "needs a plan that this machine cannot hold",
         "nodes 312, entries 4",

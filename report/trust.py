@@ -1,0 +1,179 @@
+"""Say how far the numbers of a page can be trusted: what the runs found out about themselves.
+
+for remark in remarks(results, labels):
+    remark.subject, remark.word, remark.sentence, remark.details
+
+A new remark is a function here and a line in `REMARKS`; what older files do not store is said to be not stored.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from report import units
+from report.labels import Labels
+from report.method import Check, Why
+from report.results import Results
+from report.stored import Cell, ControlRow, Record, Run
+from report.wording import NOT_STORED, check_text, listed, width_text
+
+REASONS: dict[Why, str] = {
+    "precise": "because every ratio was precise enough",
+    "budget": "because the time allowed was spent",
+    "fixed": "after a fixed number",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """One subject with a word on it, the sentence behind it, and small print; `tone` is good, bad, unknown or plain."""
+
+    subject: str
+    word: str
+    tone: str
+    sentence: str
+    details: tuple[str, ...] = ()
+
+
+def remarks(results: Results, labels: Labels) -> list[Remark]:
+    """All remarks, in the order of the page."""
+    return [remark(results, labels) for remark in REMARKS]
+
+
+def control(results: Results, labels: Labels) -> Remark:
+    """What happens where an engine stands against itself, and so which effects are too small to be seen."""
+    subject = "What is the smallest effect that can be seen?"
+    tried = [(mark, run, run.control) for mark, run in _marked(results) if run.control and run.control.cells]
+    if not tried:
+        sentence = "No control that pits an engine against itself is stored, so how small an effect shows is unknown."
+        return Remark(subject, "cannot tell", "unknown", sentence)
+    effects = [it.smallest_effect for _, _, it in tried if it.smallest_effect is not None]
+    sentences = [
+        f"{mark}The same engine stood against itself in {units.plural(it.cells, 'control cell')}, "
+        f"{it.false_alarms} of which came out as different all the same. {_effect(it.smallest_effect)}"
+        for mark, _, it in tried
+    ]
+    alarms = [_alarm(row, labels) for _, _, it in tried for row in it.rows if row.false_alarm]
+    word = units.percent(max(effects)) if effects else "cannot tell"
+    return Remark(subject, word, "plain" if effects else "unknown", " ".join(sentences), tuple(alarms))
+
+
+def cautions(results: Results, _: Labels) -> Remark:
+    """What the runs warn of, with what was seen and what to do."""
+    subject = "Was anything in the way?"
+    if not _stores(results):
+        return Remark(subject, NOT_STORED, "unknown", "These files do not say what else the machine was doing.")
+    found = [f"{mark}{it.kind}: {it.seen}. {it.advice}" for mark, run in _marked(results) for it in run.cautions]
+    if not found:
+        return Remark(subject, "no", "good", "The runs give no caution about load, throttling, swapping or build.")
+    sentence = f"The runs give {units.plural(len(found), 'caution')}; what was seen, and what to do:"
+    return Remark(subject, "yes", "bad", sentence, tuple(found))
+
+
+def rounds(results: Results, labels: Labels) -> Remark:
+    """Why the rounds of each cell ended, and how wide the ratios were that ended too early."""
+    subject = "Were there enough rounds?"
+    ended = {row.cell: row.stopped for row in results.records if row.stopped}
+    if not ended:
+        return Remark(subject, NOT_STORED, "unknown", "These files do not say why the rounds of a cell ended.")
+    counts = Counter(it.why for it in ended.values())
+    parts = [f"in {counts[why]} {text}" for why, text in REASONS.items() if counts[why]]
+    early = {cell: it for cell, it in ended.items() if it.why == "budget"}
+    details = [
+        f"Out of time, {question}: "
+        + "; ".join(
+            f"{labels.cell(cell)}: {width_text(it.width, None)}"
+            for cell, it in early.items()
+            if cell.question == question
+        )
+        for question in dict.fromkeys(cell.question for cell in early)
+    ]
+    word = "mostly" if counts["budget"] else "yes"
+    if counts["budget"] * 2 > len(ended):
+        word = "rarely"
+    tone = {"yes": "good", "rarely": "bad"}.get(word, "plain")
+    aims = " or ".join(sorted({units.percent(it.wanted) for it in ended.values() if it.wanted is not None}))
+    wanted = f" Precise enough is an interval {aims} wide." if aims else ""
+    sentence = f"Of {units.plural(len(ended), 'cell')}, rounds ended {listed(parts)}.{wanted}"
+    return Remark(subject, word, tone, sentence, tuple(details))
+
+
+def warm_ups(results: Results, labels: Labels) -> Remark:
+    """Which rows were timed although their warm-up never became stable."""
+    subject = "Did warming up settle?"
+    known = [row for row in results.records if row.warm_up]
+    if not known:
+        return Remark(subject, NOT_STORED, "unknown", "These files do not hold the warm-up of a row.")
+    restless = [row for row in known if row.warm_up and not row.warm_up.stable]
+    if not restless:
+        return Remark(subject, "yes", "good", f"The level became stable in all {units.plural(len(known), 'row')}.")
+    sentence = f"{len(restless)} of {units.plural(len(known), 'row')} never became stable; their times may still drift."
+    return Remark(subject, "not all", "bad", sentence, _by_engine(restless, labels))
+
+
+def sums(results: Results, labels: Labels) -> Remark:
+    """Which phases and splits do not add up to their total."""
+    subject = "Do the parts add up?"
+    checks = [
+        (f"{kind} of {row.engine}, {_cell(row.cell, labels)}", check)
+        for row in results.records
+        for kind, check in (("phases", row.phases_check), ("split", row.split_check))
+        if check
+    ]
+    if not checks:
+        return Remark(subject, NOT_STORED, "unknown", "These files hold no check of phases against their total.")
+    failed = [f"{name}: {check_text(check)}" for name, check in checks if not check.closes]
+    word, tone = ("not all", "bad") if failed else ("yes", "good")
+    sentence = f"{_closed(check for _, check in checks)} phases and splits add up to their total within 5 %."
+    return Remark(subject, word, tone, sentence, tuple(failed))
+
+
+def interruptions(results: Results) -> list[str]:
+    """For each run that ended early, why, and how many of its rows never ran."""
+    found = []
+    for mark, run in _marked(results):
+        if run.interrupted:
+            lost = sum(row.status == "not run" for row in run.records)
+            found.append(f"{mark}{run.interrupted.rstrip('.')}. {units.plural(lost, 'row')} never ran.")
+    return found
+
+
+REMARKS: tuple[Callable[[Results, Labels], Remark], ...] = (control, cautions, rounds, warm_ups, sums)
+
+
+def _marked(results: Results) -> list[tuple[str, Run]]:
+    several = len(results.runs) > 1
+    return [(f"[{place}] " if several else "", run) for place, run in enumerate(results.runs, 1)]
+
+
+def _stores(results: Results) -> bool:
+    return any(row.schema > 1 for row in results.records) or any(run.cautions for run in results.runs)
+
+
+def _effect(effect: float | None) -> str:
+    if effect is None:
+        return "These are too few to say how small an effect shows."
+    return f"Effects under {units.percent(effect)} cannot be seen."
+
+
+def _alarm(row: ControlRow, labels: Labels) -> str:
+    found = f"{units.ratio(row.value, row.low, row.high)} in {units.plural(row.rounds, 'round')}"
+    return f"False alarm: {row.engine}, {_cell(row.cell, labels)}: {found}"
+
+
+def _cell(cell: Cell, labels: Labels) -> str:
+    return f"{cell.question} {labels.cell(cell)}"
+
+
+def _by_engine(rows: list[Record], labels: Labels) -> tuple[str, ...]:
+    engines = dict.fromkeys(row.engine for row in rows)
+    return tuple(
+        f"{engine}: {'; '.join(_cell(row.cell, labels) for row in rows if row.engine == engine)}." for engine in engines
+    )
+
+
+def _closed(checks: Iterable[Check]) -> str:
+    closes = [check.closes for check in checks]
+    return f"All {len(closes)}" if all(closes) else f"{sum(closes)} of {len(closes)}"

@@ -1,0 +1,199 @@
+"""How far to trust the numbers, what is missing, and the machine in groups: all follow from the stored run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from report.gaps import gaps
+from report.labels import Labels
+from report.page import render
+from report.repayment import repayments, steps_text
+from report.results import Results
+from report.surroundings import surroundings, value_text
+from report.trust import Remark, interruptions, remarks
+from report.verdict import verdict
+
+Json = dict[str, Any]
+Read = Callable[..., Results]
+
+
+def plain(text: str) -> str:
+    """Text with ordinary spaces and a plain x."""
+    text = text.replace("\N{MULTIPLICATION SIGN}", "x")
+    return text.replace("\N{NO-BREAK SPACE}", " ").replace("\N{NARROW NO-BREAK SPACE}", " ")
+
+
+def said(results: Results) -> dict[str, Remark]:
+    """All remarks by the first words of their subject."""
+    return {remark.subject.split(" ")[-1]: remark for remark in remarks(results, Labels.of(results.records))}
+
+
+def test_the_control_says_what_can_be_seen(second_results: Results) -> None:
+    remark = said(second_results)["seen?"]
+    assert plain(remark.word) == "1.8 %"
+    assert "20 control cells, 1 of which came out as different" in plain(remark.sentence)
+    assert [plain(it) for it in remark.details] == [
+        "False alarm: tape, step mlp, cpu, batch 20: 1.030 x [1.018, 1.042] in 12 rounds"
+    ]
+
+
+def test_two_runs_are_no_better_than_the_worse(second_run: Json, results_of: Read) -> None:
+    better = second_run | {"control": second_run["control"] | {"smallest_effect": 0.004, "false_alarms": 0}}
+    remark = said(results_of(second_run, better))["seen?"]
+    assert plain(remark.word) == "1.8 %"
+    assert "[2] The same engine" in remark.sentence
+
+
+def test_a_control_of_too_few_cells_cannot_tell(second_run: Json, results_of: Read) -> None:
+    second_run["control"]["smallest_effect"] = None
+    assert said(results_of(second_run))["seen?"].word == "cannot tell"
+
+
+def test_cautions_say_what_was_seen_and_what_to_do(second_run: Json, results_of: Read) -> None:
+    remark = said(results_of(second_run))["way?"]
+    assert (remark.word, remark.tone) == ("yes", "bad")
+    assert "other load: load 1.9 on 2 cores. Stop other programs." in remark.details
+    second_run["cautions"] = []
+    assert said(results_of(second_run))["way?"].word == "no"
+
+
+def test_the_end_of_rounds_is_counted_by_cell(second_results: Results) -> None:
+    ended = {row.cell: row.stopped for row in second_results.records if row.stopped}
+    early = sum(it.why == "budget" for it in ended.values())
+    remark = said(second_results)["rounds?"]
+    assert f"in {len(ended) - early} because every ratio was precise enough and in {early} because" in remark.sentence
+    assert plain(remark.sentence).endswith("an interval 2.0 % wide.")
+    assert any(plain(it).startswith("Out of time, step: cnn, cpu, batch 1: 4.1 % wide") for it in remark.details)
+
+
+def test_restless_warm_ups_and_open_sums_are_named(second_results: Results) -> None:
+    restless = [row for row in second_results.records if row.warm_up and not row.warm_up.stable]
+    remark = said(second_results)["settle?"]
+    assert restless
+    assert remark.sentence.startswith(f"{len(restless)} of ")
+    assert {it.split(":")[0] for it in remark.details} == {row.engine for row in restless}
+    sums = said(second_results)["up?"]
+    assert sums.word == "not all"
+    assert "phases of graph, preparing cnn, cpu, batch 64, cold: 1.44 s of 1.80 s, does not close" in map(
+        plain, sums.details
+    )
+
+
+def test_older_files_are_said_to_store_none_of_it(whole_results: Results) -> None:
+    assert [remark.word for remark in remarks(whole_results, Labels.of(whole_results.records))] == [
+        "cannot tell", *["not stored"] * 4,
+    ]  # fmt: skip
+    assert interruptions(whole_results) == []
+
+
+def test_an_interrupted_run_says_so_at_the_top(second_page: str, whole_page: str) -> None:
+    assert plain(second_page.split('<p class="alert">')[1]).startswith(
+        "<strong>Interrupted:</strong> Ctrl-C after 310 s. 2 rows never ran."
+    )
+    assert second_page.index('class="alert"') < second_page.index('id="verdict"')
+    assert 'class="alert"' not in whole_page
+
+
+def test_missing_rows_stand_once_for_each_reason(second_results: Results) -> None:
+    found = gaps(second_results, Labels.of(second_results.records))
+    assert [(gap.status, len(gap.rows)) for gap in found] == [("skipped", 1), ("failed", 1), ("not run", 2)]
+    assert plain(found[2].rows[0]) == "graph_replay, step cnn, cpu, batch 512"
+    assert found[2].reason == "the run was interrupted"
+
+
+def test_break_even_is_told_cold_and_warm_with_intervals(second_results: Results) -> None:
+    found = {(it.cell.workload, it.cell.start): it.result for it in repayments(second_results) if it.engine == "graph"}
+    cold, warm = found["mlp", "cold"], found["mlp", "warm"]
+    assert cold.steps == pytest.approx(4 * warm.steps)
+    for result in (cold, warm):
+        assert result.low is not None
+        assert result.high is not None
+        assert result.low < result.steps < result.high
+    answer = next(it for it in verdict(second_results, Labels.of(second_results.records)) if it.anchor == "break-even")
+    assert "mlp, cpu, batch 64, cold: after 1 770 steps [" in plain(answer.sentence)
+
+
+def test_break_even_may_be_never(second_run: Json, results_of: Read) -> None:
+    for row in second_run["benchmarks"]:
+        if row["extra_info"]["question"] == "step" and row["extra_info"]["engine"] == "graph":
+            row["stats"]["data"] = [2 * sample for sample in row["stats"]["data"]]
+    found = [it.result for it in repayments(results_of(second_run)) if it.engine == "graph"]
+    assert [steps_text(result) for result in found] == ["never"] * 4
+    assert {result.steps for result in found} == {float("inf")}
+
+
+def test_the_collector_has_an_answer(second_results: Results, whole_results: Results) -> None:
+    for results, word in ((second_results, "slower"), (whole_results, "cannot tell")):
+        answers = {it.anchor: it for it in verdict(results, Labels.of(results.records))}
+        assert answers["collector"].word == word
+
+
+def test_the_machine_is_shown_in_groups(second_results: Results) -> None:
+    found = {group.title: dict(group.facts) for group in surroundings(second_results.runs[0])}
+    assert list(found) == ["Machine", "CPU", "Threads", "Memory", "GPU", "Versions", "Variables", "Other", "Moon"]
+    assert found["CPU"] == {"model": "Example CPU", "governor": "powersave", "quota cores": "2.0", "cores allowed": "2"}
+    assert found["Threads"] == {"torch": "2", "openmp": "2"}
+    assert plain(found["Memory"]["total"]) == "8.00 GiB"
+    assert found["GPU"] == {"1 name": "Example GPU", "1 clocks sm megahertz": "1410", "1 throttled": "no"}
+    assert found["Versions"]["gcc"] == "\N{EN DASH}"
+    assert found["Variables"] == {"OMP_NUM_THREADS": "2"}
+    assert (found["Other"], found["Moon"]) == ({"luck": "0.5"}, {"phase": "full"})
+
+
+def test_nothing_of_the_environment_is_lost(second_results: Results) -> None:
+    deep: Json = {"a": {"b": {"c": {"d": {"e": 1}}}}, "none": [], "mixed": [1, {"x": 2}], "cpu_threads": 3}
+    run = replace(second_results.runs[0], environment=deep, machine={})
+    facts = {(group.title, name): text for group in surroundings(run) for name, text in group.facts}
+    assert facts == {
+        ("A", "b c d"): '{"e": 1}', ("Other", "none"): "\N{EN DASH}", ("Other", "mixed 1"): "1",
+        ("Other", "mixed 2 x"): "2", ("Threads", "cpu threads"): "3",
+    }  # fmt: skip
+    assert value_text(value=True) == "yes"
+
+
+def test_the_page_of_the_second_schema_is_whole(second_page: str) -> None:
+    ids = re.findall(r' id="([^"]+)"', second_page)
+    assert len(ids) == len(set(ids))
+    links = set(re.findall(r'href="#([^"]+)"', second_page))
+    assert links - set(ids) == set()
+    assert set(re.findall(r"https?://[^\s\"'<]+", second_page)) <= {"http://www.w3.org/2000/svg"}
+    places = [second_page.index(it) for it in ('id="verdict"', 'id="trust"', 'id="limitations"', 'id="step"', "<table")]
+    assert places == sorted(places)
+    assert "no control" not in second_page.lower()
+
+
+@pytest.mark.parametrize(
+    "fact",
+    [
+        "\N{EN DASH} the plan allocates once",
+        "0.800 x [0.784, 0.816] faster",
+        "1.050 x [1.030, 1.070] slower",
+        "1.44 s of 1.80 s, does not close",
+        "budget, 12 rounds, 4.1 % wide of 2.0 % wanted",
+        "4 samples, never stable",
+        "50.0 ns, 0.0020 % of a sample",
+        "0: 2x, 1: 2x, 2: 2x",
+        "every 10 steps",
+        "900 MiB to 901 MiB in 2 fresh processes",
+    ],
+)
+def test_tables_show_what_schema_2_stores(second_page: str, fact: str) -> None:
+    assert fact in plain(second_page.split('id="rows"')[1])
+
+
+def test_a_run_that_stores_little_still_makes_a_page(empty_run: Json, make: SimpleNamespace, results_of: Read) -> None:
+    lean = dict.fromkeys(("clock", "warm_up", "stopped", "split", "device_seconds", "every", "interval"))
+    rows = make.cell("step", "mlp", 8, {"tape": 1e-3, "graph": 2e-3})
+    for row in rows:
+        row["extra_info"] |= {"schema": 2, **lean}
+    memory = {"peak_bytes": None, "live_bytes_before": None, "method": "none", "missing": {"peak_bytes": "no memray"}}
+    rows.append(make.row(make.extra("memory", "mlp", "tape", 8, schema=2, memory=memory), [0.1]))
+    page = render(results_of(empty_run | {"benchmarks": rows}))
+    assert "\N{EN DASH} no memray" in page
+    assert "No row stores device time" in page
