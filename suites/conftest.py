@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from pytest_benchmark.utils import get_tag
@@ -27,7 +28,7 @@ from engines.value import EngineError
 from suites.harness import exits
 from suites.harness.agreement import check
 from suites.harness.cell import Cell
-from suites.harness.conductor import Conductor
+from suites.harness.conductor import Conductor, Limits
 from suites.harness.contender import Contender
 from suites.harness.effort import EFFORTS
 from suites.harness.environment import environment
@@ -43,6 +44,7 @@ from suites.workloads import UnknownWorkloadError, load_workload
 
 DEVICES = {"cpu": ("cpu",), "cuda": ("cuda",), "all": ("cpu", "cuda")}
 LARGEST_UNTIMED_KNOB = 1000
+SHARE_OF_MEMORY = 0.8
 NO_CUDA = "no CUDA device on this machine"
 
 SESSION = pytest.StashKey[Session]()
@@ -88,9 +90,14 @@ def pytest_configure(config: pytest.Config) -> None:
     else:
         config.option.benchmark_disable = True
     config.stash[STORED] = []
-    config.stash[SESSION] = Session(
-        EFFORTS[config.getoption("effort")], Progress(0, None), Conductor(), Journal(results) if measuring else None
-    )
+    journal = Journal(results) if measuring else None
+    conductor = Conductor(Limits(memory_bytes=_memory_limit(config.getoption("device"))))
+    config.stash[SESSION] = Session(EFFORTS[config.getoption("effort")], Progress(0, None), conductor, journal)
+
+
+def _memory_limit(device: str) -> int | None:
+    """Most bytes that one worker may use, so that none drives the machine into swap. CUDA maps more than it uses."""
+    return round(SHARE_OF_MEMORY * psutil.virtual_memory().total) if device == "cpu" else None
 
 
 def _check_choice(option: str, found: str, allowed: Any) -> None:

@@ -87,7 +87,7 @@ def _fail() -> None:
 
 
 def _allocate() -> None:
-    torch.ones(1 << 42, dtype=torch.uint8)
+    torch.empty(6 << 30, dtype=torch.uint8)
 
 
 def _kill() -> None:

@@ -23,7 +23,7 @@ BRIEF = replace(QUICK, seconds_per_engine=0.3, warm_up_seconds=0.1, max_rounds=2
 
 @pytest.fixture(scope="module")
 def conductor():
-    with Conductor(Limits(request_seconds=60, sample_seconds=3)) as made:
+    with Conductor(Limits(request_seconds=60, sample_seconds=3, memory_bytes=4 << 30)) as made:
         yield made
 
 

@@ -49,7 +49,7 @@ def test_a_row_for_every_engine_with_all_its_facts(run):
     assert [b["extra_info"]["engine"] for b in rows] == ["tape", "graph", "graph_replay", "torch_eager"]
     for row in rows:
         info = row["extra_info"]
-        assert info["schema"] == 1
+        assert info["schema"] == 2
         assert (info["workload"], info["batch_size"], info["quantity"]) == ("lenet5", 1, "loss_and_grad")
         assert info["agreement"]["verdict"] == "agrees"
         assert info["status"] == "measured"

@@ -11,6 +11,7 @@ import ctypes
 import gc
 import os
 import platform
+import resource
 import signal
 import sys
 import time
@@ -297,8 +298,6 @@ def _clock_facts(sample_seconds: float) -> dict[str, float]:
 
 def _limit_memory(most_bytes: int) -> None:
     """Refuse this process more private memory than that, rather than let the machine run out of it."""
-    import resource  # noqa: PLC0415 - Unix only
-
     resource.setrlimit(resource.RLIMIT_DATA, (most_bytes, most_bytes))
 
 
