@@ -202,10 +202,10 @@ def test_the_lower_bound_of_real_kernels_knows_views_and_last_reads_and_what_was
         turned = doubled.t()  # a view
         more = torch.cat([turned, turned], dim=1)  # 800, with `doubled` 1200; the last read of `doubled`
         total = more.sum()  # 4, with `more` 804
-        more.reshape(200)  # a view reads nothing
         before.add_(1)
         wide = total.new_zeros(250)  # 1000, with `total` 1004
         again = wide + total  # 1000, with `wide` and `total` 2004
+        more.reshape(200)  # a view reads nothing
         return again, doubled, turned
 
     with guard(), Recorder("cpu") as recorder:
