@@ -2,7 +2,7 @@
 
     row["extra_info"].maybe("memory", read_memory)       # Memory, or None where the row says nothing about memory
 
-A figure that could not be had is None, and the row's `missing` says why.
+A figure that could not be had is None, and the row's `notes` say why.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from report.stored import Memory
 
 def read_memory(memory: Field) -> Memory:
     """The field `memory` of a row."""
-    missing = memory.maybe("missing", _reasons) or {}
+    missing = memory.maybe("notes", _reasons) or {}
     told = memory["peak_bytes"].value is None and "peak_bytes" in missing
     return Memory(
         peak_bytes=None if told else memory["peak_bytes"].whole(),
@@ -26,7 +26,7 @@ def read_memory(memory: Field) -> Memory:
         allocated_bytes=memory.maybe("allocated_bytes", Field.whole),
         record_bytes=memory.maybe("record_bytes", Field.whole),
         lower_bound_bytes=memory.maybe("lower_bound_bytes", Field.whole),
-        peaks_bytes=memory.maybe("peaks_bytes", _wholes) or (),
+        peaks_bytes=memory.maybe("peak_bytes_by_call", _wholes) or (),
         missing=missing,
     )
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 import math
 import random
 import time
-from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
 from engines.tape.engine import TapeEngine
-from suites.harness import agreement, clock, memory, progress, statistics
+from suites.harness import agreement, clock, progress, statistics
 from suites.harness.cell import Cell
 
 IMAGES = Cell("backward", "lenet5", "loss_and_grad", 4)
@@ -52,31 +50,6 @@ def test_a_sample_is_long_enough_for_the_clock_and_the_collector_is_off_within()
     assert states == [False] * 3
     assert gc.isenabled()
     assert 0.01 <= found < 0.1
-
-
-def test_memory_moves_by_the_size_of_a_tensor_allocated_and_freed_inside_the_call():
-    def peak(bytes_more):
-        def call():
-            kept = torch.empty(8 << 20, dtype=torch.uint8).fill_(1)
-            more = torch.empty(bytes_more, dtype=torch.uint8).fill_(1)
-            del more, kept
-
-        return memory._host_peak(call)[0]
-
-    small, large = peak(1 << 20), peak(65 << 20)
-    assert large - small == pytest.approx(64 << 20, rel=0.01)
-    assert small == pytest.approx(9 << 20, rel=0.05)
-
-
-def test_memory_is_measured_in_a_fresh_process_and_says_how_it_ended_if_that_dies():
-    cell = replace(IMAGES, question="memory", quantity="step")
-    found = memory.measure_memory("tape", cell, rounds=3)
-    assert found.peak_bytes > 100_000
-    assert len(found.seconds) == 3
-    with pytest.raises(
-        memory.WorkerError, match=r"memory of nobody .* ended with status 1: .*no engine named 'nobody'"
-    ):
-        memory.measure_memory("nobody", cell, rounds=3)
 
 
 def test_the_tolerance_is_twice_eager_s_error_plus_a_little():

@@ -1,107 +1,250 @@
 """Memory of one call, in a process of its own, never while timing.
 
-    python -m suites.harness.memory '{"engine": "tape", "cell": {...}, "rounds": 5}'     # prints one JSON object
+    found = memory_of(load_engine("tape"), cell)          # in a process that has just started
 
-On the CPU the high-water mark comes from memray, which sees every allocation of the process, the kernels' scratch space
-included; on a GPU from CUDA's caching allocator. Parameters, batch and, for a graph, the executable are there before
-and are not counted: the figure is what the call needs on top.
+**What counts.** A byte counts from the moment it is asked of an allocator to the moment it is given back to it. On the
+CPU that is the allocator of the process and Python's own, watched by memray, so the kernels' scratch space and the
+record's Python objects are included. glibc may keep freed pages, or hand them back to the system late: the size of the
+process would show that, these figures do not. On a GPU it is CUDA's caching allocator; what that one has reserved
+beyond what is in use stands apart. Python's cyclic garbage collector is off, as it is while timing.
+
+**Over what.** Figures of one call count what the call itself takes. What was there before (parameters, batch,
+optimiser state, for a graph the executable) is `live_bytes_before`; of that, a call may give something back, such as
+the gradients of the step before: `released_bytes`. So the process needs at most
+`live_bytes_before - released_bytes + peak_bytes`, and just that where the release comes first.
 """
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
+import gc
 import tempfile
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from statistics import median_low
+from typing import Any, NamedTuple
 
 import torch
 
+from engines.engine import DynamicProgram, Engine, Placed, Program, Task
 from engines.ops.random import step_key
-from engines.registry import load_engine
-from engines.value import EngineError
+from suites.harness.allocator import Point, Trace, thinned, traced
 from suites.harness.cell import Cell
-from suites.harness.clock import seconds, synchronize
+from suites.harness.clock import collector_set, seconds, synchronize
+from suites.harness.liveness import Recorder
 
 WARM_UP_CALLS = 3
-LONGEST_SECONDS = 300.0
-
-
-class WorkerError(Exception):
-    """A worker process that gave no answer: says how it ended."""
+CALLS = 3
+AGREEING = 0.01
+"""Peaks of several calls that lie this close, relative to the median, are said to agree."""
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """High-water mark of one call, over what was held before it; bytes. `seconds` are plain calls, untracked."""
+    """Memory of one call, in bytes; the module says what counts. A field is None where `notes`, by its name, says why.
+
+    - `peak_bytes`: the most that the call held at once, the median of `peak_bytes_by_call`.
+    - `reserved_bytes`: the most that CUDA's caching allocator had reserved, all it held before included.
+    - `curve`: tensor bytes that the call held, as (events of torch's allocator so far, bytes); thinned to about 500
+      points, none of its maxima lost. `backward_from` is where on it the backward pass begins, to within a few events.
+    - `allocations`, `allocated_bytes`: how many blocks one call took from torch's allocator, and their sum.
+    - `record_bytes`: what the graph itself takes, the elements of tensors not counted: for a dynamic engine what
+      recording one forward pass leaves alive (Python objects, torch's descriptors of tensors, autograd's nodes), for a
+      static one what a program made ready holds (nodes, source, code). `record_entries` is how many there are.
+    - `lower_bound_bytes`: the least possible for the order of kernel calls chosen (see `suites.harness.liveness`).
+    - `seconds`: plain calls, nothing watched.
+    """
 
     peak_bytes: int
+    peak_bytes_by_call: tuple[int, ...]
     live_bytes_before: int
+    released_bytes: int
     method: str
+    reserved_bytes: int | None
+    curve: tuple[Point, ...] | None
+    backward_from: int | None
+    allocations: int | None
+    allocated_bytes: int | None
+    record_bytes: int | None
+    record_entries: int | None
+    lower_bound_bytes: int | None
+    notes: Mapping[str, str]
     seconds: tuple[float, ...]
 
 
-def measure_memory(engine: str, cell: Cell, rounds: int) -> Memory:
-    """Start a fresh process and let it measure. Raises WorkerError."""
-    request = json.dumps({"engine": engine, "cell": asdict(cell), "rounds": rounds})
-    command = [sys.executable, "-m", "suites.harness.memory", request]
+class Heap(NamedTuple):
+    """What memray saw of a call: the most it held at once, and what was left when it had returned. Bytes."""
+
+    peak_bytes: int
+    held_bytes: int
+
+
+class _Peaks(NamedTuple):
+    """High-water marks of several calls."""
+
+    by_call: tuple[int, ...]
+    method: str
+    reserved_bytes: int | None
+
+
+def memory_of(engine: Engine, cell: Cell, rounds: int = CALLS) -> Memory:
+    """Measure here and now, so call it in a process that has done nothing else. Raises EngineError."""
+    with _imports_settled():
+        return _memory_of(engine, cell, rounds)
+
+
+@contextmanager
+def _imports_settled() -> Iterator[None]:
+    """Within, collections, of which there are many, pass over what was there before: modules and their like."""
+    gc.collect()
+    gc.freeze()
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=LONGEST_SECONDS, check=False)
-    except subprocess.TimeoutExpired:
-        raise WorkerError(f"memory of {engine} on {cell.name}: no answer within {LONGEST_SECONDS:.0f} s") from None
-    if done.returncode != 0:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise WorkerError(f"memory of {engine} on {cell.name}: worker ended with status {done.returncode}: {last}")
-    answer = json.loads(done.stdout.splitlines()[-1])
-    return Memory(**{**answer, "seconds": tuple(answer["seconds"])})
+        yield
+    finally:
+        gc.unfreeze()
 
 
-def _answer(request: dict[str, Any]) -> Memory:
-    fields = {**request["cell"], "knobs": tuple((key, value) for key, value in request["cell"]["knobs"])}
-    cell = Cell(**fields)
-    task = cell.task()
-    program = load_engine(request["engine"]).prepare(task)
+def _memory_of(engine: Engine, cell: Cell, rounds: int) -> Memory:
+    task, device = cell.task(), cell.device
+    made_ready, (program, placed) = traced(lambda: _ready(engine, task), device)
+
+    def call() -> object:
+        return program.run(placed)
+
+    samples = tuple(seconds(call, 1, device) for _ in range(rounds))
+    traces = [traced(call, device)[0] for _ in range(2)]
+    peaks = _cuda_peaks(call, traces[-1]) if device.startswith("cuda") else _host_peaks(call)
+    found = Memory(
+        peak_bytes=median_low(peaks.by_call),
+        peak_bytes_by_call=peaks.by_call,
+        live_bytes_before=made_ready.live_bytes[-1],
+        released_bytes=traces[-1].released_bytes,
+        method=peaks.method,
+        reserved_bytes=peaks.reserved_bytes,
+        curve=thinned(traces[-1].live_bytes),
+        backward_from=None,
+        allocations=traces[-1].allocations,
+        allocated_bytes=traces[-1].allocated_bytes,
+        record_bytes=None,
+        record_entries=None,
+        lower_bound_bytes=_lower_bound_bytes(call, device),
+        notes={},
+        seconds=samples,
+    )
+    return _explained(_with_record(found, engine, task, program, placed), traces)
+
+
+def _ready(engine: Engine, task: Task) -> tuple[Program, Placed]:
+    """A program that has run until it holds between calls what it will always hold, and its batch."""
+    program = engine.prepare(task)
     placed = program.place(task.batch, step_key(0, 0))
-
-    def call() -> None:
-        program.run(placed)
-
     for _ in range(WARM_UP_CALLS):
-        call()
-    samples = tuple(seconds(call, 1, cell.device) for _ in range(request["rounds"]))
-    held = sum(value.nbytes for value in (*program.parameters.values(), *placed.batch.values()))
-    peak, method = _cuda_peak(call) if cell.device.startswith("cuda") else _host_peak(call)
-    return Memory(peak, held, method, samples)
+        program.run(placed)
+    return program, placed
 
 
-def _host_peak(call: Callable[[], None]) -> tuple[int, str]:
+def heap_of(call: Callable[[], object]) -> Heap:
+    """Run a call once under memray, which sees every allocation of the process.
+
+    Collections before and after empty Python's free lists: an object taken from one would be missed, and one left on it
+    be taken for held.
+    """
     import memray  # noqa: PLC0415 - Unix only, and only this function needs it
 
-    with tempfile.TemporaryDirectory() as folder:
-        record = Path(folder) / "record.bin"
-        with memray.Tracker(record):
+    gc.collect()
+    with collector_set(False), tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "heap.bin"
+        with memray.Tracker(file, trace_python_allocators=True):
+            result = call()
+            gc.collect()
+        with memray.FileReader(file) as reader:
+            held = sum(record.size for record in reader.get_leaked_allocation_records(merge_threads=True))
+            peak = int(reader.metadata.peak_memory)
+        del result
+    return Heap(peak, held)
+
+
+def _host_peaks(call: Callable[[], object]) -> _Peaks:
+    heap_of(call)  # under memray, too, the first call fills caches
+    by_call = tuple(heap_of(call).peak_bytes for _ in range(CALLS))
+    return _Peaks(by_call, "memray, Python's objects included, fresh process", None)
+
+
+def _cuda_peaks(call: Callable[[], object], trace: Trace) -> _Peaks:
+    by_call, reserved = [], 0
+    for _ in range(CALLS):
+        gc.collect()
+        synchronize("cuda")
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated() - trace.released_bytes
+        with collector_set(False):
             call()
-        reader = memray.FileReader(record)
-        peak_bytes = int(reader.metadata.peak_memory)
-        reader.close()
-    return peak_bytes, "memray, fresh process"
+        synchronize("cuda")
+        by_call.append(torch.cuda.max_memory_allocated() - before)
+        reserved = max(reserved, torch.cuda.max_memory_reserved())
+    return _Peaks(tuple(by_call), "CUDA caching allocator, fresh process", reserved)
 
 
-def _cuda_peak(call: Callable[[], None]) -> tuple[int, str]:
-    synchronize("cuda")
-    torch.cuda.reset_peak_memory_stats()
-    before = torch.cuda.memory_allocated()
-    call()
-    synchronize("cuda")
-    return torch.cuda.max_memory_allocated() - before, "CUDA caching allocator, fresh process"
+def _lower_bound_bytes(call: Callable[[], object], device: str) -> int | None:
+    recorder = Recorder(device)
+    with collector_set(False), recorder:
+        result = call()
+    bound = recorder.lower_bound_bytes()
+    del result
+    return bound
 
 
-if __name__ == "__main__":
-    print(json.dumps(asdict(_answer(json.loads(sys.argv[1])))))  # noqa: T201
+def _with_record(memory: Memory, engine: Engine, task: Task, program: Program, placed: Placed) -> Memory:
+    """The same, with what the graph itself takes."""
+    if not isinstance(program, DynamicProgram):
+        return replace(
+            memory,
+            record_bytes=_descriptor_bytes(lambda: engine.prepare(task)),
+            record_entries=program.counters.get("nodes"),
+            notes={"backward_from": "forward and backward are one program"},
+        )
+    if task.quantity == "forward":
+        reason = "a forward pass keeps no record"
+        return replace(memory, notes=dict.fromkeys(("backward_from", "record_bytes", "record_entries"), reason))
+    recording = program
+    forward, _ = traced(lambda: recording.record(placed), task.device)
+    return replace(
+        memory,
+        backward_from=len(forward.live_bytes) - 1,
+        record_bytes=_descriptor_bytes(lambda: recording.record(placed)),
+        record_entries=program.counters.get("entries"),
+    )
 
 
-def memory_of(engine, cell):  # placeholder until merged
-    raise EngineError("memory: not built")
+def _descriptor_bytes(make: Callable[[], object]) -> int:
+    """Bytes of the host's memory that the result of `make` holds, the elements of its tensors not counted."""
+    elements, result = traced(make, "cpu")
+    del result
+    held = min(heap_of(make).held_bytes for _ in range(2))  # a cache that grows on the way is not of the result
+    return held - elements.live_bytes[-1]
+
+
+def _explained(memory: Memory, traces: Sequence[Trace]) -> Memory:
+    """The same, with a reason for all that is missing and for all that calls do not agree on."""
+    notes = dict(memory.notes)
+    changes: dict[str, Any] = {}
+    for name in ("allocations", "allocated_bytes"):
+        values = [getattr(trace, name) for trace in traces]
+        if len(set(values)) > 1:
+            changes[name] = None
+            notes[name] = f"calls differ: {', '.join(map(str, values))}"
+    if not any(trace.allocations for trace in traces):
+        names = ("curve", "backward_from", "allocations", "allocated_bytes")
+        changes |= dict.fromkeys(names)
+        notes |= dict.fromkeys(names, "the call took nothing from torch's allocator")
+    spread = max(memory.peak_bytes_by_call) - min(memory.peak_bytes_by_call)
+    if spread > AGREEING * memory.peak_bytes:
+        notes["peak_bytes"] = f"calls differ by {spread} bytes"
+    if memory.reserved_bytes is None:
+        notes["reserved_bytes"] = "the CPU has no caching allocator"
+    if memory.record_entries is None:
+        notes.setdefault("record_entries", "the engine does not count them")
+    if memory.lower_bound_bytes is None:
+        notes["lower_bound_bytes"] = "the call ran no kernel of torch"
+    return replace(memory, notes=notes, **changes)

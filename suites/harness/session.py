@@ -121,4 +121,5 @@ def _wanted(stopped: Mapping[str, Any] | None) -> int:
     """The rounds that would have been enough: an interval narrows as the root of their number."""
     if stopped is None or stopped["why"] != "budget" or not stopped["width"]:
         return 0
-    return math.ceil(stopped["rounds"] * (stopped["width"] / stopped["wanted"]) ** 2)
+    width, wanted = float(stopped["width"]), float(stopped["wanted"])
+    return math.ceil(int(stopped["rounds"]) * (width / wanted) ** 2)

@@ -111,7 +111,7 @@ def _memory(engine: str, peak: int) -> Json:
     return {
         "curve": [[place, size] for place, size in enumerate(rise)], "allocations": 420 if tape else None,
         "allocated_bytes": 3 * peak, "record_bytes": 18_000 if tape else 240_000, "lower_bound_bytes": 600 * MIB,
-        "peaks_bytes": [peak, peak + MIB], "missing": {} if tape else {"allocations": "the plan allocates once"},
+        "peak_bytes_by_call": [peak, peak + MIB], "notes": {} if tape else {"allocations": "the plan allocates once"},
     }  # fmt: skip
 
 

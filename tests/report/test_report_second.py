@@ -182,8 +182,8 @@ BROKEN_MEMORY: dict[str, tuple[str, Any, str]] = {
     "peak without reason": ("peak_bytes", None, "found null, expected a whole number"),
     "point": ("curve[1]", [1], "expected a pair of position and bytes"),
     "order": ("curve[1][0]", 7.5, "expected positions in order"),
-    "reason": ("missing", {"curve": 3}, "found 3, expected text"),
-    "peaks": ("peaks_bytes[0]", "many", "expected a whole number"),
+    "reason": ("notes", {"curve": 3}, "found 3, expected text"),
+    "peaks": ("peak_bytes_by_call[0]", "many", "expected a whole number"),
 }
 
 

@@ -192,7 +192,7 @@ def test_a_run_that_stores_little_still_makes_a_page(empty_run: Json, make: Simp
     rows = make.cell("step", "mlp", 8, {"tape": 1e-3, "graph": 2e-3})
     for row in rows:
         row["extra_info"] |= {"schema": 2, **lean}
-    memory = {"peak_bytes": None, "live_bytes_before": None, "method": "none", "missing": {"peak_bytes": "no memray"}}
+    memory = {"peak_bytes": None, "live_bytes_before": None, "method": "none", "notes": {"peak_bytes": "no memray"}}
     rows.append(make.row(make.extra("memory", "mlp", "tape", 8, schema=2, memory=memory), [0.1]))
     page = render(results_of(empty_run | {"benchmarks": rows}))
     assert "\N{EN DASH} no memray" in page
