@@ -104,16 +104,3 @@ def calls_per_sample(seconds_per_call: float) -> int:
     """How many calls make a sample long enough for the clock."""
     shortest = max(SHORTEST_SAMPLE_SECONDS, RESOLUTIONS_PER_SAMPLE * resolution_seconds())
     return max(1, math.ceil(shortest / max(seconds_per_call, 1e-9)))
-
-
-def settle(longest_seconds: float = 0.05) -> None:
-    """Wait until this process's own threads are idle.
-
-    OpenMP's threads go on spinning for some milliseconds after their work, which would slow whoever is timed next.
-    """
-    end = time.monotonic() + longest_seconds
-    while time.monotonic() < end:
-        busy, wall = time.process_time(), time.monotonic()
-        time.sleep(0.001)
-        if time.process_time() - busy < 0.2 * (time.monotonic() - wall):
-            return

@@ -258,6 +258,13 @@ class Conductor:
         """Time spent waiting for answers; the rest of a session is the conductor's own."""
         return sum(event.took_seconds for event in self.log)
 
+    def seconds_by_request(self) -> dict[str, float]:
+        """Where the time went: seconds by what workers were asked."""
+        spent: dict[str, float] = {}
+        for event in self.log:
+            spent[event.what] = spent.get(event.what, 0.0) + event.took_seconds
+        return spent
+
     def close(self) -> None:
         """End every worker and remove the folder."""
         for worker in self._workers.values():

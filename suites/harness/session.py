@@ -98,6 +98,7 @@ class Session:
             "missing": self.missing,
             "control": {**asdict(control(ratios)), "rows": self.controls},
             "cautions": [asdict(caution) for caution in self.cautions],
+            "seconds_by_request": self.conductor.seconds_by_request(),
         }
 
     def sampled(self) -> list[Sampled]:

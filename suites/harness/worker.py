@@ -26,11 +26,12 @@ from engines.engine import DynamicProgram, Engine, Placed, Program, Task
 from engines.ops.random import step_key
 from suites.harness.agreement import judge, load_arrays, results, save_arrays
 from suites.harness.cell import Cell, cell_from
-from suites.harness.clock import calls_per_sample, resolution_seconds, sample, seconds, settle, synchronize
+from suites.harness.clock import calls_per_sample, resolution_seconds, sample, seconds, synchronize
 from suites.harness.contender import Contender
 from suites.harness.heap import Layout, keep_freed_memory
 from suites.harness.memory import memory_of
 from suites.harness.protocol import VERSION, Status, decode_request, encode
+from suites.harness.rest import rest
 from suites.harness.training import Training
 from suites.harness.warming import WINDOW, warm_up
 
@@ -145,7 +146,6 @@ class Worker:
         found = warm_up(lambda: seconds(ready.call, calls, ready.cell.device), budget)
         level = min(found.seconds[-WINDOW:])
         calls = calls_per_sample(level)
-        settle()
         return {**asdict(found), "calls": calls, **_clock_facts(level * calls)}
 
     def sample(self, given: Given) -> Answer:
@@ -155,7 +155,6 @@ class Worker:
             self._layout.draw()
             _lead_in(ready)
         taken = sample(ready.call, given["calls"], ready.cell.device, collector=ready.contender.collector)
-        settle()
         return {**asdict(taken), "preparation": ready.preparation and ready.preparation._asdict()}
 
     def split(self, given: Given) -> Answer | None:
@@ -167,7 +166,6 @@ class Worker:
         placed = program.place(ready.task.batch, step_key(0, 0))
         _lead_in(ready)
         found = sorted((_parts(program, placed, ready.cell.device) for _ in range(SPLIT_CALLS)), key=_total)
-        settle()
         return found[len(found) // 2]
 
     def counters(self, given: Given) -> Answer:
@@ -185,7 +183,6 @@ class Worker:
             cell, _, engine = _identity(given)
             self._training = Training(cell, engine)
         losses, taken = self._training.epoch()
-        settle()
         return {"losses": losses, "seconds": taken, "style": self._training.style}
 
     def accuracy(self, given: Given) -> Answer:
@@ -330,7 +327,9 @@ def serve(requests: int, answers: int) -> None:
 
 def _answer(worker: Worker, name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     try:
-        return {"answer": HANDLERS[name](worker, given)}
+        answer = HANDLERS[name](worker, given)
+        rest()  # before the conductor lets the next one run
+        return {"answer": answer}
     except Exception as error:  # whatever an engine does wrong costs its row, and is told to the conductor
         status, reason = refusal(error)
         return {"refused": status, "reason": reason}
