@@ -6,7 +6,8 @@ So every worker keeps what it frees, as CUDA's caching allocator and jemalloc do
 
 Where a block lies decides on cache conflicts, which can pass for a difference between engines (Mytkowicz et al.,
 "Producing wrong data without doing anything obviously wrong!", ASPLOS 2009). So the layout is drawn anew in every round
-(Curtsinger and Berger, "STABILIZER", ASPLOS 2013), and what it does becomes noise that the intervals show.
+(Curtsinger and Berger, "STABILIZER", ASPLOS 2013), and what it does becomes noise that the intervals show. Pages stay:
+taking them anew each round was tried, slowed every engine and made two processes of the same engine less alike.
 """
 
 from __future__ import annotations
@@ -39,16 +40,13 @@ def keep_freed_memory() -> str:
 
 
 class Layout:
-    """Draws a new memory layout when told to: other pages, and other addresses for what is allocated next."""
+    """Draws a new memory layout when told to: other addresses for what is allocated next."""
 
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)  # noqa: S311 - an address, not a secret
-        self._libc = _libc()
         self._pad: bytearray | None = None
 
     def draw(self) -> None:
-        """Give free pages back to the system, and occupy a block of random size until the next draw."""
+        """Occupy a block of random size until the next draw."""
         self._pad = None
-        if self._libc is not None:
-            self._libc.malloc_trim(0)
         self._pad = bytearray(self._random.randrange(LARGEST_PAD_BYTES))
