@@ -10,27 +10,34 @@ The list is in the order of execution, so walking it backwards needs no sort and
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple, Self
+from dataclasses import dataclass
+from typing import Any, Final, Literal, Self
 
 import numpy as np
 import torch
 
-from engines.op import KERNEL_ERRORS, Namespace, Op, describe, kernels_only
+from engines.op import KERNEL_ERRORS, Namespace, describe, kernels_only
 from engines.ops import KERNELS
+from engines.tape.pullback import Pullback
 from engines.tape.record import OPS
 from engines.tape.tensor import Tensor
 from engines.value import EngineError, Location, Spec, canonical_device, user_location
 
-LEAF = ("leaf",)
-Entry = tuple[Any, ...] | None
+LEAF: Final = "leaf"
+"""Stands at the slot of a parameter."""
 
 
-class Freed(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Freed:
     """Stands where an entry was; `by` is the line of the backward pass that freed it."""
 
     by: Location
+
+
+Entry = tuple[Any, ...] | Freed | Literal["leaf"] | None
+"""What stands at a slot: an entry, None for an op's further outputs, `LEAF`, `Freed`."""
 
 
 class Tape:
@@ -85,22 +92,6 @@ class Tape:
             )
         return data.detach() if data.requires_grad else data
 
-    def record(
-        self, op: Op, attrs: Mapping[str, Any], slots: Sequence[int], outs: Sequence[Any], raw: Sequence[Any]
-    ) -> int:
-        """Append one entry; gives its slot."""
-        saved = tuple(
-            pick(*(outs if op.outputs is not None else ()), *raw)
-            if slot >= 0 and (pick := op.picker(i)) is not None
-            else None
-            for i, slot in enumerate(slots)
-        )
-        entries = self.entries
-        entries.append((op, attrs, tuple(slots), saved, len(outs)))
-        slot = len(entries) - 1
-        entries.extend([None] * (len(outs) - 1))
-        return slot
-
     def gradients(
         self,
         loss: Tensor,
@@ -119,10 +110,11 @@ class Tape:
         self._check(loss, wrt)
         first = self._seed(loss, seed)
         if record:
-            return _walk(self, loss.slot, first, wrt, ops=OPS, freed=None, record=True)
+            return _gradients(Walk(self, OPS, self.needed(loss.slot, wrt), freed=None, record=True), loss, first, wrt)
         freed = None if retain else Freed(user_location())
+        walk = Walk(self, KERNELS, self.needed(loss.slot, wrt), freed, record=False)
         with kernels_only():
-            found = _walk(self, loss.slot, first.data, wrt, ops=KERNELS, freed=freed, record=False)
+            found = _gradients(walk, loss, first.data, wrt)
         return [Tensor(g, self, -1) for g in found]
 
     def _check(self, loss: Tensor, wrt: Sequence[Tensor]) -> None:
@@ -171,91 +163,68 @@ class Tape:
         for slot, entry in enumerate(self.entries[: last + 1]):
             if type(entry) is Freed:
                 marks[slot] |= slot > earliest  # what it depended on is gone: let the walk come here and say so
-            elif entry is not None and entry is not LEAF and any(marks[s] for s in entry[2] if s >= 0):
-                marks[slot : slot + entry[4]] = b"\1" * min(entry[4], last + 1 - slot)
+            elif type(entry) is tuple and any(marks[s] for s in entry[0].slots(entry)):
+                outputs = min(entry[0].outputs, last + 1 - slot)
+                marks[slot : slot + outputs] = b"\1" * outputs
         return marks
 
 
-def _walk(
-    tape: Tape, last: int, seed: Any, wrt: Sequence[Tensor], *, ops: Namespace, freed: Freed | None, record: bool
-) -> list[Any]:
-    """Walk back from slot `last`, gradients being torch tensors or, with `record`, tensors of the tape.
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """What one backward pass knows.
 
-    With `freed`, each entry is dropped as soon as its rules have run, and `freed` left in its place.
+    Gradients are torch tensors and rules run on kernels, or, with `record`, gradients are tensors of the tape and rules
+    run on it. With `freed`, each entry is dropped as its rules run, and `freed` left in its place. `needed` marks the
+    slots that depend on what gradients are asked for; None where every recorded slot does.
     """
-    entries, needed = tape.entries, tape.needed(last, wrt)
+
+    tape: Tape
+    ops: Namespace
+    needed: bytearray | None
+    freed: Freed | None
+    record: bool
+
+
+def _gradients(walk: Walk, loss: Tensor, seed: Any, wrt: Sequence[Tensor]) -> list[Any]:
+    entries = walk.tape.entries
     grads: list[Any] = [None] * len(entries)
-    grads[last] = seed
-    found: dict[int, Any] = {value.slot: None for value in wrt}
-    earliest = min(found, default=-1)
-    for slot in range(last, -1, -1):
-        if slot in found:
-            found[slot] = grads[slot]
-        entry = entries[slot]
-        if entry is None or entry is LEAF:
-            continue
-        if type(entry) is Freed:
-            if grads[slot] is not None and slot > earliest:
-                raise _freed_already(entry)
-            continue
-        op, outputs = entry[0], entry[4]
-        g = grads[slot] if op.outputs == 1 else _together(grads[slot : slot + outputs])
-        if g is not None:
-            grads[slot : slot + outputs] = [None] * outputs
-            _run_rules(tape, slot, g, grads, needed, ops=ops, record=record)
-        if freed is not None:
-            entries[slot : slot + outputs] = [freed] * outputs
-    return [ops.full_like(v if record else v.data, value=0.0) if found[v.slot] is None else found[v.slot] for v in wrt]
+    grads[loss.slot] = seed
+    inner: dict[int, Any] = {value.slot: None for value in wrt if entries[value.slot] is not LEAF}
+    earliest = min((value.slot for value in wrt), default=-1)
+    _walk(walk, range(loss.slot, -1, -1), grads, inner, earliest)
+    found = [inner[value.slot] if value.slot in inner else grads[value.slot] for value in wrt]
+    return [
+        walk.ops.full_like(v if walk.record else v.data, value=0.0) if g is None else g
+        for v, g in zip(wrt, found, strict=True)
+    ]
 
 
-def _run_rules(
-    tape: Tape, slot: int, g: Any, grads: list[Any], needed: bytearray | None, *, ops: Namespace, record: bool
-) -> None:
-    """Run the rules of one entry for the inputs that want a gradient, and add what they give to `grads`.
-
-    A function of its own so that what the rules read dies with its locals.
-    """
-    entry = tape.entries[slot]
-    assert entry is not None
-    op, attrs, slots, saved, _ = entry
-    wanted = [i for i, args in enumerate(saved) if args is not None and (needed is None or needed[slots[i]])]
+def _walk(walk: Walk, slots: range, grads: list[Any], inner: dict[int, Any], earliest: int) -> None:
+    """Run the rules of the entries at `slots`, which fall. `inner` receives gradients that rules would use up."""
+    entries, freed, record = walk.tape.entries, walk.freed, walk.record
+    pull: Pullback | None = None
     try:
-        if op.joint is not None and all(i in wanted for i in op.joint.inputs):
-            inputs, joint = op.joint
-            args = saved[inputs[0]]
-            parts = joint(ops, g, *(_on_tape(tape, slot, args) if record else args), **attrs)
-            for i, part in zip(inputs, parts, strict=True):
-                grads[slots[i]] = part if grads[slots[i]] is None else grads[slots[i]] + part
-            wanted = [i for i in wanted if i not in inputs]
-        for i in wanted:
-            args = _on_tape(tape, slot, saved[i]) if record else saved[i]
-            rule, target = op.rule(i), slots[i]
-            part = rule(ops, g, *args, **attrs, index=i) if op.variadic else rule(ops, g, *args, **attrs)
-            grads[target] = part if grads[target] is None else grads[target] + part
-            del part  # where it was added, nobody else needs it
+        for slot in slots:
+            entry = entries[slot]
+            if inner and slot in inner:
+                inner[slot] = grads[slot]
+            if type(entry) is not tuple:
+                if type(entry) is Freed and slot > earliest and grads[slot] is not None:
+                    raise _freed_already(entry)
+                continue
+            pull = entry[0]
+            if freed is not None:
+                entries[slot] = freed
+                if pull.outputs > 1:
+                    entries[slot : slot + pull.outputs] = [freed] * pull.outputs
+            (pull.record if record else pull.run)(walk, entry, slot, grads)
     except KERNEL_ERRORS as error:
-        raise EngineError(f"gradient of {op.name}: {error}; in the backward pass at {user_location()}") from error
+        name = pull.name if pull is not None else "the loss"
+        raise EngineError(f"gradient of {name}: {error}; in the backward pass at {user_location()}") from error
 
 
 def _freed_already(entry: Freed) -> EngineError:
     return EngineError(
         f"gradients: the record was freed by the backward pass at {entry.by}, found a second one at {user_location()}; "
         "give the first one retain=True"
-    )
-
-
-def _together(parts: list[Any]) -> tuple[Any, ...] | None:
-    """The gradients of an op's several outputs; None where none of them got any."""
-    return None if all(part is None for part in parts) else tuple(parts)
-
-
-def _on_tape(tape: Tape, slot: int, args: Sequence[Any]) -> tuple[Any, ...]:
-    """What a rule of the entry at `slot` reads, as values of the tape, so that the rule's own work is recorded."""
-    entry = tape.entries[slot]
-    assert entry is not None
-    op, _, slots, _, outputs = entry
-    own = range(slot, slot + outputs) if op.outputs is not None else ()
-    return tuple(
-        Tensor(arg, tape, at) if isinstance(arg, torch.Tensor) else arg
-        for arg, at in zip(args, (*own, *slots), strict=True)
     )
