@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Any
 
 from engines.op import REQUIRED, Namespace, Op
-from engines.ops import conv, elementwise, index, linalg, loss, norm, pool, random, reduction, shape, update
+from engines.ops import control, conv, elementwise, index, linalg, loss, norm, pool, random, reduction, shape, update
 
 TABLE = MappingProxyType(
     {
@@ -32,6 +32,7 @@ COMPOSITES = (
     *norm.COMPOSITES,
     *loss.COMPOSITES,
     *random.COMPOSITES,
+    *control.COMPOSITES,
 )
 """Functions `(ops, ...)` written in ops, offered beside them."""
 

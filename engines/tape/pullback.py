@@ -20,6 +20,7 @@ what each saved value is, says the `Pullback`, of which there is one per op and 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any, Protocol
@@ -33,12 +34,23 @@ from engines.tape.tensor import Tensor
 class Walk(Protocol):
     """What one backward pass knows: see `engines.tape.tape.Walk`."""
 
-    ops: Namespace
-    needed: bytearray | None
+    @property
+    def ops(self) -> Namespace:
+        """What rules run on."""
+        ...
+
+    @property
+    def needed(self) -> bytearray | None:
+        """Marks of the slots that depend on what gradients are asked for; None where all do."""
+        ...
 
     @property
     def tape(self) -> Any:
         """The tape that is walked back."""
+        ...
+
+    def again(self, grads: list[Any]) -> AbstractContextManager[int]:
+        """Within, what runs is recorded; at the end that record is walked back and dropped."""
         ...
 
 

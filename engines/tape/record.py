@@ -70,7 +70,8 @@ def _general(op: Op) -> Callable[..., Any]:
             saved = [_picked(op, i, outs, raw) for i in inputs]
             pull = pullback(inputs, len(outs))
             tape.entries.append((pull, attrs, *(slots[i] for i in inputs), *saved))
-            tape.entries.extend([None] * (len(outs) - 1))
+            for _ in range(len(outs) - 1):
+                tape.entries.append(None)
             tensors = tuple(Tensor(o, tape, slot + i) for i, o in enumerate(outs))
         else:
             tensors = tuple(Tensor(o, tape, -1) for o in outs)
@@ -97,7 +98,20 @@ def _gradients(loss: Tensor, wrt: Sequence[Tensor]) -> list[Any]:
     return loss.tape.gradients(loss, wrt, record=True)
 
 
+def _checkpoint(function: Callable[..., Any], *values: Any) -> Any:
+    """`Tape.checkpoint`, on the tape of the first of `values` that is on one."""
+    for value in values:
+        if type(value) is Tensor:
+            return value.tape.checkpoint(function, *values)
+    found = ", ".join(map(describe, values))
+    raise EngineError(
+        f"checkpoint: no value of a tape among those given ({found}) at {user_location()}; "
+        "give one, or call tape.checkpoint"
+    )
+
+
 OPS = bind("tape", _recording)
 """The namespace of every tape: each op runs its kernel at once and records what its gradient will need."""
 OPS.add_function("gradients", _gradients)
+OPS.add_function("checkpoint", _checkpoint)
 Tensor.ops = OPS

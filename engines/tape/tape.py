@@ -10,9 +10,9 @@ The list is in the order of execution, so walking it backwards needs no sort and
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, Self
 
 import numpy as np
@@ -20,6 +20,7 @@ import torch
 
 from engines.op import KERNEL_ERRORS, Namespace, describe, kernels_only
 from engines.ops import KERNELS
+from engines.tape.checkpoint import RANGE, Sieve, escaped, run_part
 from engines.tape.pullback import Pullback
 from engines.tape.record import OPS
 from engines.tape.tensor import Tensor
@@ -51,6 +52,7 @@ class Tape:
         self.entries: list[Entry] = []
         self.recording = True
         self._leaves = 0
+        self._parts = 0
         self._guard = kernels_only()
 
     def __enter__(self) -> Self:
@@ -68,6 +70,16 @@ class Tape:
             yield
         finally:
             self.recording = before
+
+    def checkpoint(self, function: Callable[..., Any], *values: Any) -> Any:
+        """`function(*values)`, keeping nothing from inside: the backward pass runs it again.
+
+        See `engines.ops.control.checkpoint` for what the function may do. Raises EngineError.
+        """
+        if not self.recording:
+            return function(*values)
+        self._parts += 1
+        return run_part(self, function, values, self._parts * RANGE)
 
     def parameter(self, data: torch.Tensor | np.ndarray[Any, Any]) -> Tensor:
         """A value to differentiate with respect to. A NumPy array is copied; a torch tensor must be on this device."""
@@ -118,11 +130,15 @@ class Tape:
         return [Tensor(g, self, -1) for g in found]
 
     def _check(self, loss: Tensor, wrt: Sequence[Tensor]) -> None:
+        if isinstance(self.entries, Sieve):
+            raise EngineError(f"gradients: asked for inside a checkpoint, which keeps no record, at {user_location()}")
         for value in (loss, *wrt):
             if not isinstance(value, Tensor):
                 raise EngineError(f"gradients: needs values of this tape, found {describe(value)} at {user_location()}")
             if value.tape is not self:
                 raise EngineError(f"gradients: {value.spec} belongs to another tape, at {user_location()}")
+            if value.slot >= len(self.entries):
+                raise escaped("gradients")
         for value in wrt:
             if value.slot < 0:
                 raise EngineError(
@@ -160,13 +176,23 @@ class Tape:
         for slot in slots:
             if slot <= last:
                 marks[slot] = 1
-        for slot, entry in enumerate(self.entries[: last + 1]):
-            if type(entry) is Freed:
-                marks[slot] |= slot > earliest  # what it depended on is gone: let the walk come here and say so
-            elif type(entry) is tuple and any(marks[s] for s in entry[0].slots(entry)):
-                outputs = min(entry[0].outputs, last + 1 - slot)
-                marks[slot : slot + outputs] = b"\1" * outputs
+        _mark(self.entries, marks, range(last + 1), earliest)
         return marks
+
+
+def _mark(entries: list[Entry], marks: bytearray, slots: range, earliest: int) -> None:
+    """Mark those of `slots` that depend on marked ones."""
+    for slot in slots:
+        entry = entries[slot]
+        if type(entry) is Freed:
+            marks[slot] |= slot > earliest  # what it depended on is gone: let the walk come here and say so
+        elif type(entry) is tuple:
+            pull, inputs = entry[0], entry[0].slots(entry)
+            if max(inputs) >= slot:
+                raise escaped(pull.name)
+            if any(marks[s] for s in inputs):
+                outputs = min(pull.outputs, slots.stop - slot)
+                marks[slot : slot + outputs] = b"\1" * outputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +209,30 @@ class Walk:
     needed: bytearray | None
     freed: Freed | None
     record: bool
+
+    @contextmanager
+    def again(self, grads: list[Any]) -> Iterator[int]:
+        """Within, what runs is recorded, from the slot given on; at the end that record is walked back and dropped.
+
+        With `record` it stays, since the gradients may be differentiated in their turn.
+        """
+        tape, entries, start = self.tape, self.tape.entries, len(self.tape.entries)
+        before, tape.recording = tape.recording, True
+        try:
+            yield start
+        finally:
+            tape.recording = before
+        slots = range(len(entries) - 1, start - 1, -1)
+        if self.needed is not None:
+            self.needed.extend(bytes(len(entries) - len(self.needed)))
+            _mark(entries, self.needed, slots[::-1], -1)
+        if self.record:
+            _walk(self, slots, grads, {}, -1)
+            return
+        _walk(replace(self, freed=self.freed or Freed(user_location())), slots, grads, {}, -1)
+        for kept in (entries, grads, self.needed):
+            if kept is not None:
+                del kept[start:]
 
 
 def _gradients(walk: Walk, loss: Tensor, seed: Any, wrt: Sequence[Tensor]) -> list[Any]:
@@ -219,8 +269,11 @@ def _walk(walk: Walk, slots: range, grads: list[Any], inner: dict[int, Any], ear
                     entries[slot : slot + pull.outputs] = [freed] * pull.outputs
             (pull.record if record else pull.run)(walk, entry, slot, grads)
     except KERNEL_ERRORS as error:
-        name = pull.name if pull is not None else "the loss"
-        raise EngineError(f"gradient of {name}: {error}; in the backward pass at {user_location()}") from error
+        assert pull is not None
+        assert type(entry) is tuple
+        if max(pull.slots(entry)) >= slot:
+            raise escaped(pull.name) from None
+        raise EngineError(f"gradient of {pull.name}: {error}; in the backward pass at {user_location()}") from error
 
 
 def _freed_already(entry: Freed) -> EngineError:

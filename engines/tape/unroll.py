@@ -45,7 +45,7 @@ EXACT = 1 << 24
 """Whole numbers up to here are exact in float32."""
 
 INFIX = {operator.add: "+", operator.sub: "-", operator.mul: "*", operator.truediv: "/"}
-"""Kernels that cost less as Python's own operators, and take a number on the right and a tensor of it alike to the bit."""
+"""Kernels that cost less as Python's own operators, and take a number on the right and its tensor alike to the bit."""
 
 
 def unrolled(op: Op, general: Callable[..., Any]) -> Callable[..., Any]:
@@ -141,8 +141,9 @@ def _unwrap_first(op: Op, given: str) -> Iterator[str]:
         yield "    if type(p0) is Tensor:"
         yield "        tape = p0.tape; x0 = p0.data; s0 = p0.slot"
         yield "    elif (type(p0) is float or type(p0) is int) and type(p1) is Tensor:"
+        # A number by a tensor torch divides in a way of its own.
         number = "p0" if op.kernel is operator.truediv else "scalar(p0, p1.data.dtype) if p0 else p0"
-        yield f"        tape = p1.tape; x0 = {number}; s0 = -1"  # torch divides a number by a tensor in a way of its own
+        yield f"        tape = p1.tape; x0 = {number}; s0 = -1"
         yield "    else:"
         yield f"        return general({given}, **given)"
         yield "    if given:"
