@@ -10,6 +10,7 @@ The list is in the order of execution, so walking it backwards needs no sort and
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -61,6 +62,14 @@ class Tape:
 
     def __exit__(self, *error: Any) -> None:
         self._guard.__exit__(*error)
+
+    @property
+    def record_bytes(self) -> int:
+        """Bytes of the record itself: the list, its entries, their slots and saved shapes; not of the tensors saved."""
+        own = (part for entry in self.entries if type(entry) is tuple for part in entry[2:])
+        parts = sum(sys.getsizeof(part) for part in own if isinstance(part, (int, float, tuple)))
+        entries = sum(sys.getsizeof(entry) for entry in self.entries if type(entry) is tuple)
+        return sys.getsizeof(self.entries) + entries + parts
 
     @contextmanager
     def no_grad(self) -> Iterator[None]:
