@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from engines.engine import Task
+from engines.ops import CONTROL
 from engines.ops.random import step_key
 from engines.registry import ENGINES, load_engine
 from engines.tape import Tape
@@ -227,6 +228,10 @@ def test_numbers_and_structures_pass_through(tape: Tape) -> None:
     y = tape.ops.checkpoint(lambda x, p, n, none: x * p["w"] * n if none is None else x, w, {"w": w}, 2.0, None)
     (found,) = tape.gradients(tape.ops.sum(y), [w])
     np.testing.assert_allclose(found.numpy(), array(3) * 4.0, rtol=1e-6)
+
+
+def test_checkpoint_is_all_that_runs_a_part_of_a_model() -> None:
+    assert [function.__name__ for function in CONTROL] == ["checkpoint"]  # another one needs tests like those above
 
 
 # Refusals

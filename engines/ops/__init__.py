@@ -32,9 +32,12 @@ COMPOSITES = (
     *norm.COMPOSITES,
     *loss.COMPOSITES,
     *random.COMPOSITES,
-    *control.COMPOSITES,
 )
 """Functions `(ops, ...)` written in ops, offered beside them."""
+
+
+CONTROL = control.FUNCTIONS
+"""Functions `(ops, function, ...)` that run a part of a model; engines may give them a way of their own."""
 
 
 def bind(engine: str, make: Callable[[Op], Callable[..., Any]]) -> Namespace:
@@ -42,7 +45,7 @@ def bind(engine: str, make: Callable[[Op], Callable[..., Any]]) -> Namespace:
     ops = Namespace(engine)
     for op in TABLE.values():
         ops.add_function(op.name, make(op))
-    for composite in COMPOSITES:
+    for composite in (*COMPOSITES, *CONTROL):
         ops.add_function(composite.__name__, partial(composite, ops))
     return ops
 

@@ -18,4 +18,4 @@ def checkpoint(_ops: Namespace, function: Callable[..., Any], *values: Any) -> A
     return function(*values)
 
 
-COMPOSITES = (checkpoint,)
+FUNCTIONS = (checkpoint,)
