@@ -37,6 +37,13 @@ REQUIRED = "<required>"
 KERNEL_ERRORS = (RuntimeError, TypeError, ValueError, LookupError, AttributeError)
 """What torch raises where it refuses its arguments."""
 
+
+def direct(overload: Any) -> Kernel:
+    """The native function under an op overload of torch, without the Python call around it where torch shows it."""
+    function: Kernel = getattr(overload, "_op", overload)
+    return function
+
+
 kernels_only = torch.inference_mode
 """The one guard under which every engine of ours calls kernels: torch's own autograd, and its bookkeeping, are off."""
 
@@ -150,11 +157,16 @@ def operand_names(rule: Rule, attrs: Mapping[str, Any]) -> list[str]:
 
 def picked(rule: Rule, attrs: Mapping[str, Any], operands: Sequence[str]) -> str:
     """Source of the tuple that a rule reads, `operands` being the sources of outputs and inputs."""
-    picks = []
+    return f"({', '.join(picks(rule, attrs, operands))},)"
+
+
+def picks(rule: Rule, attrs: Mapping[str, Any], operands: Sequence[str]) -> list[str]:
+    """Sources of what a rule reads of each operand."""
+    read = []
     for name, operand in zip(operand_names(rule, attrs), operands, strict=True):
         many = operand.startswith("*")
-        picks.append(f"*[{_pick(name[1:], 'p')} for p in {operand[1:]}]" if many else _pick(name, operand))
-    return f"({', '.join(picks)},)"
+        read.append(f"*[{_pick(name[1:], 'p')} for p in {operand[1:]}]" if many else _pick(name, operand))
+    return read
 
 
 def _pick(name: str, operand: str) -> str:

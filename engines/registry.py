@@ -1,6 +1,10 @@
-"""Every engine by name. An engine's module is imported when it is asked for, a peer's dependencies with it.
+"""Every engine by name, and workloads by theirs. Modules are imported when asked for, their dependencies with them.
 
 engine = load_engine("graph")
+task = load_workload("cnn").task("step", 64)
+
+The engines know the suites by this text alone: `NAMED_WORKLOADS` says where a plain name is looked up, and
+"package.module:attribute" is taken from wherever it says.
 """
 
 from __future__ import annotations
@@ -9,9 +13,9 @@ import difflib
 import importlib
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
-from engines.engine import Engine, Style
+from engines.engine import Engine, Quantity, Style, Task
 from engines.value import EngineError
 
 
@@ -47,3 +51,40 @@ def load_engine(name: str) -> Engine:
     row = ENGINES[name]
     engine: Engine = getattr(importlib.import_module(row.module), row.factory)(**row.options)
     return engine
+
+
+NAMED_WORKLOADS = "suites.workloads:WORKLOADS"
+"""Where a workload's plain name is looked up: module and mapping."""
+
+
+class NamedWorkload(Protocol):
+    """A model, its first parameters and its batches."""
+
+    def task(self, quantity: Quantity, batch_size: int) -> Task:
+        """What an engine is asked to make ready."""
+        ...
+
+
+class UnknownWorkloadError(EngineError):
+    """No workload bears this name."""
+
+
+def load_workload(name: str) -> NamedWorkload:
+    """The workload of this name, or at this "module:attribute". Raises UnknownWorkloadError with the nearest name."""
+    if ":" in name:
+        elsewhere: NamedWorkload = _imported(name)
+        return elsewhere
+    known: Mapping[str, NamedWorkload] = _imported(NAMED_WORKLOADS)
+    if name not in known:
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise UnknownWorkloadError(f"no workload named {name!r}; there are {', '.join(known)}{hint}")
+    return known[name]
+
+
+def _imported(path: str) -> Any:
+    module, _, attribute = path.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ModuleNotFoundError, AttributeError, ValueError) as error:
+        raise UnknownWorkloadError(f"no workload at {path!r}: {error}") from None

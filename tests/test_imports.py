@@ -25,6 +25,8 @@ LAYERS: dict[str, set[str]] = {
 BELOW = set(LAYERS) - {"engines"}
 LAYERS |= dict.fromkeys(("engines.tape", "engines.graph", "engines.peers"), BELOW)
 LAYERS |= {"engines.registry": BELOW}  # finds engines by name, when asked
+LAYERS |= {"engines.show": {*BELOW, "engines.tape", "engines.graph"}}  # what people look at, above both engines
+LAYERS |= {"engines.__main__": {*BELOW, "engines.registry", "engines.show"}}
 
 ON_DEMAND = {"suites.harness.memory": {"memray"}}
 """What may be imported inside a function: dependencies that some systems do not have."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import operator
 import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,7 +16,7 @@ from engines.ops import KERNELS
 from engines.tape import Tape, Tensor
 from engines.tape.tape import LEAF, Freed
 from engines.value import EngineError
-from tests.programs import array, at, tensor
+from tests.programs import array, assert_same_bits, at, tensor
 
 Refs = list["weakref.ref[torch.Tensor]"]
 
@@ -657,3 +658,48 @@ def test_values_hash_by_identity(tape: Tape) -> None:
     v, w = tape.parameter(array(3)), tape.parameter(array(3))
     assert {v: 1, w: 2}[w] == 2
     assert repr(w).startswith("Tensor(tensor([")
+
+
+# What recording costs
+
+
+def test_an_entry_is_one_flat_tuple_with_no_value_twice(tape: Tape) -> None:
+    w, x = tape.parameter(array(3, 3)), tape.parameter(array(3, 3))
+    y = tape.ops.tanh(w * x)
+    tape.ops.linear(y, w, tape.parameter(array(3)))
+    product, tanh, linear = (entry for entry in tape.entries if isinstance(entry, tuple))
+    assert product[1:] == ({}, 0, 1, x.data, w.data)  # each factor's shape comes from the factor
+    assert tanh[1:] == ({}, 2, y.data)
+    assert linear[0].saved == ("x1", "x0", "x2.shape")
+    assert [entry[0].slots(entry) for entry in (product, tanh, linear)] == [(0, 1), (2,), (3, 0, 4)]
+
+
+def test_record_bytes_count_the_record_and_not_what_it_saves(tape: Tape) -> None:
+    empty = tape.record_bytes
+    small, large = tape.parameter(array(3)), tape.parameter(array(30_000))
+    before = tape.record_bytes
+    tape.ops.tanh(small)
+    middle = tape.record_bytes
+    tape.ops.tanh(large)
+    assert empty < before < middle
+    assert 0 < tape.record_bytes - middle < 500
+    tape.gradients(tape.ops.sum(tape.ops.tanh(large)), [large, small])
+    assert tape.record_bytes < middle + 200
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    "number", [0.1, -0.0, 0.0, 3, -7, 1e-46, 1e300, 16_777_217, 2**40 + 1, float("inf"), float("nan")], ids=repr
+)
+def test_a_number_gives_the_bits_that_the_kernel_gives(tape: Tape, dtype: Any, number: float) -> None:
+    data = np.array([0.0, -0.0, 1.7, -3.3, 1e-30], dtype)
+    w = tape.parameter(data)
+    for _ in range(2):  # met for the first time, and again
+        for op in (operator.add, operator.sub, operator.mul, operator.truediv):
+            assert_same_bits([op(w, number).data, op(number, w).data], [op(w.data, number), op(number, w.data)])
+
+
+def test_a_number_beside_integers_is_left_to_torch(tape: Tape) -> None:
+    whole = tape.constant(np.array([1, 2]))
+    assert (whole * 0.5).dtype == torch.float32
+    assert (whole * 2).dtype == torch.int64

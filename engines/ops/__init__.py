@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Any
 
 from engines.op import REQUIRED, Namespace, Op
-from engines.ops import conv, elementwise, index, linalg, loss, norm, pool, random, reduction, shape, update
+from engines.ops import control, conv, elementwise, index, linalg, loss, norm, pool, random, reduction, shape, update
 
 TABLE = MappingProxyType(
     {
@@ -36,12 +36,16 @@ COMPOSITES = (
 """Functions `(ops, ...)` written in ops, offered beside them."""
 
 
+CONTROL = control.FUNCTIONS
+"""Functions `(ops, function, ...)` that run a part of a model; engines may give them a way of their own."""
+
+
 def bind(engine: str, make: Callable[[Op], Callable[..., Any]]) -> Namespace:
     """The namespace of an engine: `make(op)` for each row of the table, and the composites on top of them."""
     ops = Namespace(engine)
     for op in TABLE.values():
         ops.add_function(op.name, make(op))
-    for composite in COMPOSITES:
+    for composite in (*COMPOSITES, *CONTROL):
         ops.add_function(composite.__name__, partial(composite, ops))
     return ops
 

@@ -1,7 +1,7 @@
 """Elementwise ops, with NumPy broadcasting.
 
 Kernels of arithmetic are Python's own operators: they take a number on either side, and cost less per call than torch's
-functions of the same name.
+functions of the same name. For the same reason kernels of one input are methods.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from typing import Any
 
 import torch
 
-from engines.op import REQUIRED, Namespace, Op
+from engines.op import REQUIRED, Namespace, Op, direct
 from engines.value import DTYPE_NAMES, DTYPES, Spec
 
 aten = torch.ops.aten
+threshold_backward = direct(aten.threshold_backward.default)
 
 
 def unbroadcast(ops: Namespace, g: Any, shape: tuple[int, ...]) -> Any:
@@ -100,42 +101,42 @@ OPS = (
         promotes=True,
     ),
     Op("neg", operator.neg, (lambda ops, g, _out, _x: -g,)),
-    Op("abs", torch.abs, (lambda ops, g, _out, x: g * ops.sign(x),)),
-    Op("sign", torch.sign, (None,)),
-    Op("exp", torch.exp, (lambda ops, g, out, _x: g * out,)),
-    Op("log", torch.log, (lambda ops, g, _out, x: g / x,)),
-    Op("sqrt", torch.sqrt, (lambda ops, g, out, _x: g / (out * 2.0),)),
-    Op("tanh", torch.tanh, (lambda ops, g, out, _x: ops.tanh_backward(g, out),)),
+    Op("abs", torch.Tensor.abs, (lambda ops, g, _out, x: g * ops.sign(x),)),
+    Op("sign", torch.Tensor.sign, (None,)),
+    Op("exp", torch.Tensor.exp, (lambda ops, g, out, _x: g * out,)),
+    Op("log", torch.Tensor.log, (lambda ops, g, _out, x: g / x,)),
+    Op("sqrt", torch.Tensor.sqrt, (lambda ops, g, out, _x: g / (out * 2.0),)),
+    Op("tanh", torch.Tensor.tanh, (lambda ops, g, out, _x: ops.tanh_backward(g, out),)),
     Op(
         "tanh_backward",  # g (1 - y^2)
-        aten.tanh_backward.default,
+        direct(aten.tanh_backward.default),
         (
             lambda ops, c, _out, _g, y: ops.tanh_backward(c, y),
             lambda ops, c, _out, g, y: c * g * y * -2.0,
         ),
         promotes=True,
     ),
-    Op("sigmoid", torch.sigmoid, (lambda ops, g, out, _x: ops.sigmoid_backward(g, out),)),
+    Op("sigmoid", torch.Tensor.sigmoid, (lambda ops, g, out, _x: ops.sigmoid_backward(g, out),)),
     Op(
         "sigmoid_backward",  # g y (1 - y)
-        aten.sigmoid_backward.default,
+        direct(aten.sigmoid_backward.default),
         (
             lambda ops, c, _out, _g, y: ops.sigmoid_backward(c, y),
             lambda ops, c, _out, g, y: c * g * (1.0 - y * 2.0),
         ),
         promotes=True,
     ),
-    Op("relu", torch.relu, (lambda ops, g, out, _x: ops.relu_backward(g, out),)),
+    Op("relu", torch.Tensor.relu, (lambda ops, g, out, _x: ops.relu_backward(g, out),)),
     Op(
         "relu_backward",  # g where y > 0
-        lambda g, y: aten.threshold_backward.default(g, y, 0),
+        lambda g, y: threshold_backward(g, y, 0),
         (lambda ops, c, _out, _g, y: ops.relu_backward(c, y), None),
         promotes=True,
     ),
     Op("gelu", torch.nn.functional.gelu, (lambda ops, g, _out, x: ops.gelu_backward(g, x),)),
     Op(
         "gelu_backward",  # g (Phi(x) + x phi(x)), Hendrycks and Gimpel, 2016
-        aten.gelu_backward.default,
+        direct(aten.gelu_backward.default),
         (
             lambda ops, c, _out, _g, x: ops.gelu_backward(c, x),
             lambda ops, c, _out, g, x: c * g * _gelu_slope_derivative(ops, x),
@@ -176,7 +177,7 @@ OPS = (
     Op("less_equal", operator.le, (None, None), promotes=True),
     Op("greater", operator.gt, (None, None), promotes=True),
     Op("greater_equal", operator.ge, (None, None), promotes=True),
-    Op("logical_not", torch.logical_not, (None,)),
+    Op("logical_not", torch.Tensor.logical_not, (None,)),
     Op(
         "cast",
         _cast,

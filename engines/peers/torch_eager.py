@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from engines.engine import Array, Mark, Outputs, Placed, Style, Task, phase, place_arrays, place_batch, unmarked
 from engines.op import Namespace
@@ -36,6 +37,7 @@ NATIVE: Mapping[str, Callable[..., Any]] = {
     "cross_entropy": functional.cross_entropy,
     "embedding": lambda weight, index: functional.embedding(index, weight),
     "flatten": torch.flatten,
+    "checkpoint": partial(checkpoint, use_reentrant=False, preserve_rng_state=False),
     "gradients": partial(torch.autograd.grad, create_graph=True),
 }
 """Functions that torch differentiates better than the kernel that our engines give gradient rules for."""

@@ -1,8 +1,8 @@
 """How calling an op records it.
 
-An entry of the tape is a plain tuple `(op, attrs, slots, saved, outputs)`: the slots of the op's inputs (-1 where no
-gradient is wanted), and for each of them what its gradient rule will read, picked now so that nothing else stays alive.
-The slot of a value is the position of its entry; an op with k outputs takes k positions, all but the first None.
+Most ops are called through a function unrolled for them (`engines.tape.unroll`); what is here serves all others, and
+every op in unusual circumstances. The slot of a value is the position of its entry; an op with k outputs takes k
+positions, all but the first None. What an entry holds says `engines.tape.pullback`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from engines.op import KERNEL_ERRORS, Op, check_operands, describe, lift, listed, refusal
 from engines.ops import bind
+from engines.tape.pullback import general_pullback
 from engines.tape.tensor import Tensor
 from engines.tape.unroll import NO_ATTRS, unrolled
 from engines.value import EngineError, user_location
@@ -40,8 +41,7 @@ def _tape_of(op: Op, operands: Sequence[Any]) -> Tape:
 
 def _general(op: Op) -> Callable[..., Any]:
     """The recording form of any op, whatever it is given: any number of inputs and outputs, numbers, arrays."""
-    promotes, single, arity = op.promotes, op.outputs == 1, len(op.vjps)
-    rules = [op.rule(i) for i in range(arity)]
+    promotes, single, pullback = op.promotes, op.outputs == 1, general_pullback(op)
 
     def call(*operands: Any, **given: Any) -> Any:
         if op.variadic:
@@ -64,15 +64,27 @@ def _general(op: Op) -> Callable[..., Any]:
             outs = op.run(raw, attrs)
         except KERNEL_ERRORS as error:
             raise refusal(op, operands, attrs, error) from None
-        active = op.rule if op.variadic else rules.__getitem__
-        if tape.recording and any(slot >= 0 and active(i) is not None for i, slot in enumerate(slots)):
-            slot = tape.record(op, attrs, slots, outs, raw)
+        inputs = tuple(i for i, slot in enumerate(slots) if slot >= 0 and op.rule(i) is not None)
+        if tape.recording and inputs:
+            slot = len(tape.entries)
+            saved = [_picked(op, i, outs, raw) for i in inputs]
+            pull = pullback(inputs, len(outs))
+            tape.entries.append((pull, attrs, *(slots[i] for i in inputs), *saved))
+            for _ in range(len(outs) - 1):
+                tape.entries.append(None)
             tensors = tuple(Tensor(o, tape, slot + i) for i, o in enumerate(outs))
         else:
             tensors = tuple(Tensor(o, tape, -1) for o in outs)
         return tensors[0] if single else tensors
 
     return call
+
+
+def _picked(op: Op, index: int, outs: Sequence[Any], raw: Sequence[Any]) -> tuple[Any, ...]:
+    """What the rule of one input reads."""
+    pick = op.picker(index)
+    assert pick is not None
+    return pick(*(outs if op.outputs is not None else ()), *raw)
 
 
 def _recording(op: Op) -> Callable[..., Any]:
@@ -86,7 +98,20 @@ def _gradients(loss: Tensor, wrt: Sequence[Tensor]) -> list[Any]:
     return loss.tape.gradients(loss, wrt, record=True)
 
 
+def _checkpoint(function: Callable[..., Any], *values: Any) -> Any:
+    """`Tape.checkpoint`, on the tape of the first of `values` that is on one."""
+    for value in values:
+        if type(value) is Tensor:
+            return value.tape.checkpoint(function, *values)
+    found = ", ".join(map(describe, values))
+    raise EngineError(
+        f"checkpoint: no value of a tape among those given ({found}) at {user_location()}; "
+        "give one, or call tape.checkpoint"
+    )
+
+
 OPS = bind("tape", _recording)
 """The namespace of every tape: each op runs its kernel at once and records what its gradient will need."""
 OPS.add_function("gradients", _gradients)
+OPS.add_function("checkpoint", _checkpoint)
 Tensor.ops = OPS

@@ -10,27 +10,36 @@ The list is in the order of execution, so walking it backwards needs no sort and
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple, Self
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal, Self
 
 import numpy as np
 import torch
 
-from engines.op import KERNEL_ERRORS, Namespace, Op, describe, kernels_only
+from engines.op import KERNEL_ERRORS, Namespace, describe, kernels_only
 from engines.ops import KERNELS
+from engines.tape.checkpoint import RANGE, Sieve, escaped, run_part
+from engines.tape.pullback import Pullback
 from engines.tape.record import OPS
 from engines.tape.tensor import Tensor
 from engines.value import EngineError, Location, Spec, canonical_device, user_location
 
-LEAF = ("leaf",)
-Entry = tuple[Any, ...] | None
+LEAF: Final = "leaf"
+"""Stands at the slot of a parameter."""
 
 
-class Freed(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Freed:
     """Stands where an entry was; `by` is the line of the backward pass that freed it."""
 
     by: Location
+
+
+Entry = tuple[Any, ...] | Freed | Literal["leaf"] | None
+"""What stands at a slot: an entry, None for an op's further outputs, `LEAF`, `Freed`."""
 
 
 class Tape:
@@ -44,6 +53,7 @@ class Tape:
         self.entries: list[Entry] = []
         self.recording = True
         self._leaves = 0
+        self._parts = 0
         self._guard = kernels_only()
 
     def __enter__(self) -> Self:
@@ -53,6 +63,14 @@ class Tape:
     def __exit__(self, *error: Any) -> None:
         self._guard.__exit__(*error)
 
+    @property
+    def record_bytes(self) -> int:
+        """Bytes of the record itself: the list, its entries, their slots and saved shapes; not of the tensors saved."""
+        own = (part for entry in self.entries if type(entry) is tuple for part in entry[2:])
+        parts = sum(sys.getsizeof(part) for part in own if isinstance(part, (int, float, tuple)))
+        entries = sum(sys.getsizeof(entry) for entry in self.entries if type(entry) is tuple)
+        return sys.getsizeof(self.entries) + entries + parts
+
     @contextmanager
     def no_grad(self) -> Iterator[None]:
         """Within, ops run and nothing is recorded."""
@@ -61,6 +79,16 @@ class Tape:
             yield
         finally:
             self.recording = before
+
+    def checkpoint(self, function: Callable[..., Any], *values: Any) -> Any:
+        """`function(*values)`, keeping nothing from inside: the backward pass runs it again.
+
+        See `engines.ops.control.checkpoint` for what the function may do. Raises EngineError.
+        """
+        if not self.recording:
+            return function(*values)
+        self._parts += 1
+        return run_part(self, function, values, self._parts * RANGE)
 
     def parameter(self, data: torch.Tensor | np.ndarray[Any, Any]) -> Tensor:
         """A value to differentiate with respect to. A NumPy array is copied; a torch tensor must be on this device."""
@@ -85,22 +113,6 @@ class Tape:
             )
         return data.detach() if data.requires_grad else data
 
-    def record(
-        self, op: Op, attrs: Mapping[str, Any], slots: Sequence[int], outs: Sequence[Any], raw: Sequence[Any]
-    ) -> int:
-        """Append one entry; gives its slot."""
-        saved = tuple(
-            pick(*(outs if op.outputs is not None else ()), *raw)
-            if slot >= 0 and (pick := op.picker(i)) is not None
-            else None
-            for i, slot in enumerate(slots)
-        )
-        entries = self.entries
-        entries.append((op, attrs, tuple(slots), saved, len(outs)))
-        slot = len(entries) - 1
-        entries.extend([None] * (len(outs) - 1))
-        return slot
-
     def gradients(
         self,
         loss: Tensor,
@@ -119,18 +131,23 @@ class Tape:
         self._check(loss, wrt)
         first = self._seed(loss, seed)
         if record:
-            return _walk(self, loss.slot, first, wrt, ops=OPS, freed=None, record=True)
+            return _gradients(Walk(self, OPS, self.needed(loss.slot, wrt), freed=None, record=True), loss, first, wrt)
         freed = None if retain else Freed(user_location())
+        walk = Walk(self, KERNELS, self.needed(loss.slot, wrt), freed, record=False)
         with kernels_only():
-            found = _walk(self, loss.slot, first.data, wrt, ops=KERNELS, freed=freed, record=False)
+            found = _gradients(walk, loss, first.data, wrt)
         return [Tensor(g, self, -1) for g in found]
 
     def _check(self, loss: Tensor, wrt: Sequence[Tensor]) -> None:
+        if isinstance(self.entries, Sieve):
+            raise EngineError(f"gradients: asked for inside a checkpoint, which keeps no record, at {user_location()}")
         for value in (loss, *wrt):
             if not isinstance(value, Tensor):
                 raise EngineError(f"gradients: needs values of this tape, found {describe(value)} at {user_location()}")
             if value.tape is not self:
                 raise EngineError(f"gradients: {value.spec} belongs to another tape, at {user_location()}")
+            if value.slot >= len(self.entries):
+                raise escaped("gradients")
         for value in wrt:
             if value.slot < 0:
                 raise EngineError(
@@ -168,94 +185,108 @@ class Tape:
         for slot in slots:
             if slot <= last:
                 marks[slot] = 1
-        for slot, entry in enumerate(self.entries[: last + 1]):
-            if type(entry) is Freed:
-                marks[slot] |= slot > earliest  # what it depended on is gone: let the walk come here and say so
-            elif entry is not None and entry is not LEAF and any(marks[s] for s in entry[2] if s >= 0):
-                marks[slot : slot + entry[4]] = b"\1" * min(entry[4], last + 1 - slot)
+        _mark(self.entries, marks, range(last + 1), earliest)
         return marks
 
 
-def _walk(
-    tape: Tape, last: int, seed: Any, wrt: Sequence[Tensor], *, ops: Namespace, freed: Freed | None, record: bool
-) -> list[Any]:
-    """Walk back from slot `last`, gradients being torch tensors or, with `record`, tensors of the tape.
-
-    With `freed`, each entry is dropped as soon as its rules have run, and `freed` left in its place.
-    """
-    entries, needed = tape.entries, tape.needed(last, wrt)
-    grads: list[Any] = [None] * len(entries)
-    grads[last] = seed
-    found: dict[int, Any] = {value.slot: None for value in wrt}
-    earliest = min(found, default=-1)
-    for slot in range(last, -1, -1):
-        if slot in found:
-            found[slot] = grads[slot]
+def _mark(entries: list[Entry], marks: bytearray, slots: range, earliest: int) -> None:
+    """Mark those of `slots` that depend on marked ones."""
+    for slot in slots:
         entry = entries[slot]
-        if entry is None or entry is LEAF:
-            continue
         if type(entry) is Freed:
-            if grads[slot] is not None and slot > earliest:
-                raise _freed_already(entry)
-            continue
-        op, outputs = entry[0], entry[4]
-        g = grads[slot] if op.outputs == 1 else _together(grads[slot : slot + outputs])
-        if g is not None:
-            grads[slot : slot + outputs] = [None] * outputs
-            _run_rules(tape, slot, g, grads, needed, ops=ops, record=record)
-        if freed is not None:
-            entries[slot : slot + outputs] = [freed] * outputs
-    return [ops.full_like(v if record else v.data, value=0.0) if found[v.slot] is None else found[v.slot] for v in wrt]
+            marks[slot] |= slot > earliest  # what it depended on is gone: let the walk come here and say so
+        elif type(entry) is tuple:
+            pull, inputs = entry[0], entry[0].slots(entry)
+            if max(inputs) >= slot:
+                raise escaped(pull.name)
+            if any(marks[s] for s in inputs):
+                outputs = min(pull.outputs, slots.stop - slot)
+                marks[slot : slot + outputs] = b"\1" * outputs
 
 
-def _run_rules(
-    tape: Tape, slot: int, g: Any, grads: list[Any], needed: bytearray | None, *, ops: Namespace, record: bool
-) -> None:
-    """Run the rules of one entry for the inputs that want a gradient, and add what they give to `grads`.
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """What one backward pass knows.
 
-    A function of its own so that what the rules read dies with its locals.
+    Gradients are torch tensors and rules run on kernels, or, with `record`, gradients are tensors of the tape and rules
+    run on it. With `freed`, each entry is dropped as its rules run, and `freed` left in its place. `needed` marks the
+    slots that depend on what gradients are asked for; None where every recorded slot does.
     """
-    entry = tape.entries[slot]
-    assert entry is not None
-    op, attrs, slots, saved, _ = entry
-    wanted = [i for i, args in enumerate(saved) if args is not None and (needed is None or needed[slots[i]])]
+
+    tape: Tape
+    ops: Namespace
+    needed: bytearray | None
+    freed: Freed | None
+    record: bool
+
+    @contextmanager
+    def again(self, grads: list[Any]) -> Iterator[int]:
+        """Within, what runs is recorded, from the slot given on; at the end that record is walked back and dropped.
+
+        With `record` it stays, since the gradients may be differentiated in their turn.
+        """
+        tape, entries, start = self.tape, self.tape.entries, len(self.tape.entries)
+        before, tape.recording = tape.recording, True
+        try:
+            yield start
+        finally:
+            tape.recording = before
+        slots = range(len(entries) - 1, start - 1, -1)
+        if self.needed is not None:
+            self.needed.extend(bytes(len(entries) - len(self.needed)))
+            _mark(entries, self.needed, slots[::-1], -1)
+        if self.record:
+            _walk(self, slots, grads, {}, -1)
+            return
+        _walk(replace(self, freed=self.freed or Freed(user_location())), slots, grads, {}, -1)
+        for kept in (entries, grads, self.needed):
+            if kept is not None:
+                del kept[start:]
+
+
+def _gradients(walk: Walk, loss: Tensor, seed: Any, wrt: Sequence[Tensor]) -> list[Any]:
+    entries = walk.tape.entries
+    grads: list[Any] = [None] * len(entries)
+    grads[loss.slot] = seed
+    inner: dict[int, Any] = {value.slot: None for value in wrt if entries[value.slot] is not LEAF}
+    earliest = min((value.slot for value in wrt), default=-1)
+    _walk(walk, range(loss.slot, -1, -1), grads, inner, earliest)
+    found = [inner[value.slot] if value.slot in inner else grads[value.slot] for value in wrt]
+    return [
+        walk.ops.full_like(v if walk.record else v.data, value=0.0) if g is None else g
+        for v, g in zip(wrt, found, strict=True)
+    ]
+
+
+def _walk(walk: Walk, slots: range, grads: list[Any], inner: dict[int, Any], earliest: int) -> None:
+    """Run the rules of the entries at `slots`, which fall. `inner` receives gradients that rules would use up."""
+    entries, freed, record = walk.tape.entries, walk.freed, walk.record
+    pull: Pullback | None = None
     try:
-        if op.joint is not None and all(i in wanted for i in op.joint.inputs):
-            inputs, joint = op.joint
-            args = saved[inputs[0]]
-            parts = joint(ops, g, *(_on_tape(tape, slot, args) if record else args), **attrs)
-            for i, part in zip(inputs, parts, strict=True):
-                grads[slots[i]] = part if grads[slots[i]] is None else grads[slots[i]] + part
-            wanted = [i for i in wanted if i not in inputs]
-        for i in wanted:
-            args = _on_tape(tape, slot, saved[i]) if record else saved[i]
-            rule, target = op.rule(i), slots[i]
-            part = rule(ops, g, *args, **attrs, index=i) if op.variadic else rule(ops, g, *args, **attrs)
-            grads[target] = part if grads[target] is None else grads[target] + part
-            del part  # where it was added, nobody else needs it
+        for slot in slots:
+            entry = entries[slot]
+            if inner and slot in inner:
+                inner[slot] = grads[slot]
+            if type(entry) is not tuple:
+                if type(entry) is Freed and slot > earliest and grads[slot] is not None:
+                    raise _freed_already(entry)
+                continue
+            pull = entry[0]
+            if freed is not None:
+                entries[slot] = freed
+                if pull.outputs > 1:
+                    entries[slot : slot + pull.outputs] = [freed] * pull.outputs
+            (pull.record if record else pull.run)(walk, entry, slot, grads)
     except KERNEL_ERRORS as error:
-        raise EngineError(f"gradient of {op.name}: {error}; in the backward pass at {user_location()}") from error
+        assert pull is not None
+        assert type(entry) is tuple
+        if max(pull.slots(entry)) >= slot:
+            raise escaped(pull.name) from None
+        raise EngineError(f"gradient of {pull.name}: {error}; in the backward pass at {user_location()}") from error
 
 
 def _freed_already(entry: Freed) -> EngineError:
     return EngineError(
         f"gradients: the record was freed by the backward pass at {entry.by}, found a second one at {user_location()}; "
         "give the first one retain=True"
-    )
-
-
-def _together(parts: list[Any]) -> tuple[Any, ...] | None:
-    """The gradients of an op's several outputs; None where none of them got any."""
-    return None if all(part is None for part in parts) else tuple(parts)
-
-
-def _on_tape(tape: Tape, slot: int, args: Sequence[Any]) -> tuple[Any, ...]:
-    """What a rule of the entry at `slot` reads, as values of the tape, so that the rule's own work is recorded."""
-    entry = tape.entries[slot]
-    assert entry is not None
-    op, _, slots, _, outputs = entry
-    own = range(slot, slot + outputs) if op.outputs is not None else ()
-    return tuple(
-        Tensor(arg, tape, at) if isinstance(arg, torch.Tensor) else arg
-        for arg, at in zip(args, (*own, *slots), strict=True)
     )
