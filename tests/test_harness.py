@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 import time
 
 import numpy as np
 import pytest
+import torch
 
 from engines.tape.engine import TapeEngine
-from suites.harness import agreement, clock, progress, statistics
+from suites.harness import agreement, clock, heap, progress, statistics
 from suites.harness.cell import Cell
+from suites.harness.deal import blocks
+from suites.harness.rest import rest
+from suites.harness.warming import WINDOW, warm_up
 
 IMAGES = Cell("backward", "lenet5", "loss_and_grad", 4)
 
@@ -79,3 +84,100 @@ def test_cells_of_a_suite_differ_in_name_and_know_their_facts():
     assert cell.name == "chain-elements1-ops300-loss_and_grad-cpu"
     assert cell.facts()["size"] == {"elements": 1, "ops": 300}
     assert Cell("step", "cnn", "step", 64).name == "cnn-b64-cpu"
+
+
+def ratio(low, value, high):
+    return statistics.Ratio(value, low, high, 0.95, 30)
+
+
+@pytest.mark.parametrize(
+    ("found", "control", "claim"),
+    [
+        (ratio(0.90, 0.91, 0.92), None, "faster"),
+        (ratio(1.08, 1.09, 1.10), None, "slower"),
+        (ratio(0.995, 1.0, 1.005), None, "no difference"),
+        (ratio(1.002, 1.004, 1.006), None, "slower"),
+        (ratio(0.95, 1.0, 1.05), None, "cannot tell"),
+        (ratio(1.002, 1.004, 1.006), ratio(0.99, 1.0, 1.01), "no difference"),
+        (ratio(1.03, 1.04, 1.05), ratio(0.98, 1.01, 1.04), "cannot tell"),
+        (ratio(1.05, 1.06, 1.07), ratio(0.98, 1.01, 1.04), "slower"),
+        (ratio(0.95, 0.96, 0.97), ratio(0.98, 0.99, 0.995), "faster"),
+        (ratio(0.97, 0.98, 0.985), ratio(0.98, 0.99, 0.995), "cannot tell"),
+    ],
+)
+def test_a_difference_is_claimed_only_beyond_one_and_beyond_the_control(found, control, claim):
+    assert statistics.verdict(found, control, margin=0.01) == claim
+
+
+def test_the_controls_together_give_false_alarms_and_the_smallest_effect():
+    found = statistics.control([ratio(0.99, 1.0, 1.02), ratio(1.01, 1.02, 1.03), ratio(0.97, 0.98, 0.99)])
+    assert (found.cells, found.false_alarms) == (3, 2)
+    assert found.smallest_effect == pytest.approx(0.03)
+    assert statistics.control([]) == statistics.Control(0, 0, None)
+
+
+def test_a_median_s_interval_holds_it_and_needs_three_samples():
+    found = statistics.median_interval([1.0, 2.0, 3.0, 4.0, 100.0])
+    assert found.low <= found.value == 3.0 <= found.high
+    assert statistics.median_interval([1.0, 2.0]) is None
+
+
+def test_a_block_of_rounds_puts_everyone_once_into_every_position_and_orders_vary():
+    dealt = blocks("abcde", "a seed")
+    several = [next(dealt) for _ in range(6)]
+    for block in several:
+        assert all(sorted(order) == list("abcde") for order in block)
+        assert all(sorted(place) == list("abcde") for place in zip(*block, strict=True))
+    assert len({tuple(map(tuple, block)) for block in several}) == 6
+    again = blocks("abcde", "a seed")
+    assert [next(again) for _ in range(6)] == several
+    followers = {(one, two) for block in several for order in block for one, two in itertools.pairwise(order)}
+    assert len(followers) == 20
+
+
+def test_a_warm_up_ends_when_two_levels_agree_and_keeps_what_it_saw():
+    falling = iter([9.0, 7.0, 5.0, 3.0, 2.0, 1.5, 1.2, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0])
+    found = warm_up(lambda: next(falling), budget_seconds=60)
+    assert found.stable
+    assert found.seconds[0] == 9.0
+    assert len(found.seconds) == 14
+    assert max(found.seconds[-2 * WINDOW :]) <= 1.5
+
+
+def test_a_warm_up_that_never_settles_says_so_when_its_budget_is_spent():
+    growing = itertools.count(1)
+    found = warm_up(lambda: time.sleep(0.001) or float(next(growing) ** 2), budget_seconds=0.05)
+    assert not found.stable
+    assert len(found.seconds) > 1
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
+def test_on_a_gpu_the_device_s_own_time_stands_beside_the_host_s():
+    x = torch.randn(4096, 4096, device="cuda")
+    found = clock.sample(lambda: x @ x, 5, "cuda:0")
+    assert 0 < found.device_seconds <= found.seconds
+    assert 0 < found.every_seconds < 2 * found.seconds
+
+
+def test_threads_rest_after_work_instead_of_spinning():
+    x = torch.randn(1500, 1500)
+
+    def spun(seconds):
+        began = time.process_time()
+        time.sleep(seconds)
+        return time.process_time() - began
+
+    busy = []
+    for _ in range(3):
+        x @ x
+        rest()
+        busy.append(spun(0.03))
+    assert min(busy) < 0.002
+
+
+def test_the_memory_layout_moves_when_it_is_drawn_anew():
+    layout, places = heap.Layout(1), set()
+    for _ in range(16):
+        layout.draw()
+        places.add(torch.empty(1 << 16, dtype=torch.uint8).data_ptr())
+    assert len(places) > 1

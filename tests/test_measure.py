@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
+import platform
+import sys
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from suites.harness import heap
 from suites.harness.cell import Cell
 from suites.harness.conductor import Conductor, Limits
 from suites.harness.contender import Contender
@@ -216,6 +221,32 @@ def test_the_log_proves_the_order_of_execution():
     assert memory.pid not in {event.pid for event in log if event.what == "sample"}
     for one, next_one in pairwise(log):
         assert one.began_seconds + one.took_seconds <= next_one.began_seconds + 1e-3 or next_one.what == "start"
+
+
+def test_a_worker_tells_who_it_is_and_what_becomes_of_freed_memory(conductor):
+    worker = conductor.worker(Contender("tape"))
+    rows_of(conductor, [Contender("tape"), "right"], replace(CELL, rounds=1))
+    assert worker.facts["torch"] == torch.__version__
+    assert worker.facts["pid"] == worker.pid
+    assert worker.facts["allocator"] in {heap.KEPT, heap.AS_IT_IS}
+    assert (worker.facts["allocator"] == heap.KEPT) == (platform.libc_ver()[0] == "glibc")
+
+
+def test_a_worker_under_an_interpreter_that_is_not_there_costs_its_row(conductor):
+    rows = rows_of(conductor, ["3 ms", Contender("elsewhere", "right", LOADER, python="/nowhere/python")])
+    assert rows["elsewhere"].status == "failed"
+    assert rows["elsewhere"].reason == "cannot start /nowhere/python: No such file or directory"
+    assert rows["3 ms"].status == "measured"
+
+
+def test_a_worker_may_run_under_another_interpreter(conductor, tmp_path):
+    other = tmp_path / "python"
+    other.write_text(f'#!/bin/sh\nOTHER=yes exec {sys.executable} "$@"\n')
+    other.chmod(0o755)
+    elsewhere = Contender("elsewhere", "right", LOADER, python=str(other))
+    rows = rows_of(conductor, ["3 ms", elsewhere])
+    assert rows["elsewhere"].status == "measured"
+    assert b"OTHER=yes" in Path(f"/proc/{conductor.worker(elsewhere).pid}/environ").read_bytes()
 
 
 def test_the_conductor_takes_little_time_of_its_own(conductor):
