@@ -43,6 +43,11 @@ class Cell:
         return f"{self.workload}{batch}{knobs}{quantity}{cold}-{self.device}"
 
     @property
+    def prepares(self) -> bool:
+        """Whether what is timed is getting something ready."""
+        return self.quantity in {"prepare", "construct"}
+
+    @property
     def model(self) -> Workload:
         """The workload at these knobs."""
         return load_workload(self.workload).sized(dict(self.knobs))

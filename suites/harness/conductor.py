@@ -27,6 +27,9 @@ from suites.harness.contender import Contender
 from suites.harness.protocol import VERSION, WorkerError, decode, encode
 
 ROOT = Path(__file__).resolve().parents[2]
+FIXED = {"PYTHONHASHSEED": "0"}
+"""Variables of every worker. Where names fall in Python's tables moves small calls by some per cent, at random."""
+
 CHUNK_BYTES = 1 << 16
 LAST_WORDS = 400
 """Characters of a dead worker's standard error that are told."""
@@ -78,9 +81,7 @@ class Worker:
 
     def ask(self, do: str, limit_seconds: float | None = None, **given: Any) -> Any:
         """Ask for something and wait for the answer. Raises WorkerError; a worker that did not answer is ended."""
-        self.begin()
-        if not self._greeted:
-            self._greet()
+        self.greet()
         return self._ask(do, limit_seconds or self._limits.request_seconds, given)
 
     def begin(self) -> None:
@@ -111,8 +112,11 @@ class Worker:
             raise WorkerError(message["refused"], message["reason"])
         return message["answer"]
 
-    def _greet(self) -> None:
-        """Wait for the greeting of a process that was started, and set it up."""
+    def greet(self) -> None:
+        """Have the process started and set up, if it is not yet. Raises WorkerError."""
+        self.begin()
+        if self._greeted:
+            return
         began = time.monotonic()
         with self._ended_on_fault():
             hello = decode(self._line("start", self._limits.start_seconds), 0)
@@ -139,7 +143,7 @@ class Worker:
                     pass_fds=(requests, answers),
                     start_new_session=True,  # a Ctrl-C at the terminal is for the conductor alone
                     cwd=ROOT,
-                    env={**os.environ, **self._variables, "PYTHONPATH": path},
+                    env={**os.environ, **FIXED, **self._variables, "PYTHONPATH": path},
                 )
             except OSError as error:
                 raise WorkerError("failed", f"cannot start {self.contender.python}: {error.strerror}") from None

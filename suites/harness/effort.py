@@ -41,7 +41,7 @@ EFFORTS: Mapping[str, Effort] = MappingProxyType(
             Effort(
                 name="quick",
                 precision=0.05,
-                seconds_per_engine=1.2,
+                seconds_per_engine=0.8,
                 warm_up_seconds=0.3,
                 min_rounds=10,
                 max_rounds=60,

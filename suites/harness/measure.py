@@ -11,7 +11,8 @@ machine which drifts drifts for all alike. An engine that fails costs its own ro
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from statistics import median
 from typing import Any
@@ -60,6 +61,7 @@ class Arm:
     contender: Contender
     worker: Worker
     row: Row
+    fresh: Worker = field(init=False)  # where a sample takes a new process: the one at hand
     sample_seconds: float = 0.0
     preparations: list[Mapping[str, Any]] = field(default_factory=list)  # of each sample, where one is a preparation
 
@@ -135,6 +137,7 @@ def _prepare(job: Measuring, arm: Arm) -> None:
     found = arm.worker.ask("prepare", **_identity(job, arm))
     arm.row.style, arm.row.phases = found["style"], found["phases"]
     arm.row.phases_check = closing(found["phases"], found["seconds"])
+    arm.sample_seconds = found["seconds"]
 
 
 def _agree(job: Measuring, arm: Arm) -> None:
@@ -146,16 +149,14 @@ def _agree(job: Measuring, arm: Arm) -> None:
 
 
 def _first_call(job: Measuring, arm: Arm) -> None:
-    if not job.cell.cold:
-        arm.row.first_call_seconds = arm.worker.ask("first_call")["seconds"]
+    if not job.cell.prepares:
+        arm.row.first_call_seconds = arm.sample_seconds = arm.worker.ask("first_call")["seconds"]
 
 
 def _warm_up(job: Measuring, arm: Arm) -> None:
     if job.cell.cold:
         return
-    found = arm.worker.ask(
-        "warm_up", first_call_seconds=arm.row.first_call_seconds, budget_seconds=job.effort.warm_up_seconds
-    )
+    found = arm.worker.ask("warm_up", level_seconds=arm.sample_seconds, budget_seconds=job.effort.warm_up_seconds)
     arm.row.warm_up = {"seconds": found["seconds"], "stable": found["stable"]}
     arm.row.clock = {key: found[key] for key in ("resolution_seconds", "share_of_sample")}
     arm.row.calls_per_sample = found["calls"]
@@ -175,8 +176,7 @@ def _sample(job: Measuring, arm: Arm) -> None:
 
 def _cold_sample(job: Measuring, arm: Arm) -> None:
     """A preparation in a fresh process whose caches on disk are empty."""
-    with job.conductor.fresh(arm.contender) as worker:
-        found = worker.ask("prepare_cold", **_identity(job, arm))
+    found = arm.fresh.ask("prepare_cold", **_identity(job, arm))
     arm.row.samples.append(found["total_seconds"])
     arm.preparations.append(found)
 
@@ -204,8 +204,23 @@ def _fixed_rounds(job: Measuring, arms: Sequence[Arm], take: Callable[[Measuring
     wanted = job.cell.rounds or FEWEST_ROUNDS
     orders = (order for block in blocks(arms, job.cell.name) for order in block)
     for number in range(1, wanted + 1):
-        _round(job, next(orders), f"round {number} of {wanted}", take)
+        with _all_fresh(job, arms) if job.cell.cold else nullcontext():
+            _round(job, next(orders), f"round {number} of {wanted}", take)
     _stop(arms, {"why": "fixed", "rounds": wanted, "width": _widest(arms), "wanted": None})
+
+
+@contextmanager
+def _all_fresh(job: Measuring, arms: Sequence[Arm]) -> Iterator[None]:
+    """Within, every arm has a worker in a new process; they load their libraries side by side before one is asked."""
+    with ExitStack() as stack:
+        for arm in arms:
+            arm.fresh = stack.enter_context(job.conductor.fresh(arm.contender))
+            with arm.row.at_its_cost():
+                arm.fresh.begin()
+        for arm in arms:
+            with arm.row.at_its_cost():
+                arm.fresh.greet()
+        yield
 
 
 def _round(job: Measuring, order: Sequence[Arm], which: str, take: Callable[[Measuring, Arm], None]) -> None:
@@ -248,17 +263,21 @@ def _counters(job: Measuring, arm: Arm) -> None:
 
 def _release(job: Measuring, arm: Arm) -> None:
     arm.worker.ask("release")
+    if job.cell.prepares and job.cell.rounds is not None:
+        arm.worker.end()  # what was built in its hundred thousands leaves a scattered heap, which slows later cells
 
 
 def _each_fresh(job: Measuring) -> dict[str, Row]:
     """Memory: each row in a fresh process, where nothing has been allocated or timed before."""
-    rows = {who.label: Row(who.label) for who in job.contenders}
-    for who in job.contenders:
-        row = rows[who.label]
-        job.show(f"{job.cell.name}: {who.label}: memory, in a fresh process")
-        with row.at_its_cost(), job.conductor.fresh(who) as worker:
-            found = worker.ask("memory", cell=asdict(job.cell), contender=who.data())
-            row.style, row.samples = found.pop("style"), found.pop("seconds")
-            row.memory = found
+    arms = [Arm(who, job.conductor.worker(who), Row(who.label)) for who in job.contenders]
+    with _all_fresh(job, arms):
+        for arm in arms:
+            _attempt(job, arm, _memory)
     job.conductor.note("store", job.cell.name)
-    return rows
+    return {arm.row.engine: arm.row for arm in arms}
+
+
+def _memory(job: Measuring, arm: Arm) -> None:
+    found = arm.fresh.ask("memory", **_identity(job, arm))
+    arm.row.style, arm.row.samples = found.pop("style"), found.pop("seconds")
+    arm.row.memory = found

@@ -67,11 +67,6 @@ class Ready:
     call: Callable[[], object]
     preparation: Preparation | None = None  # of the last call, where a call is a preparation
 
-    @property
-    def by_preparing(self) -> bool:
-        """Whether a call makes something ready, and so must find nothing warm that it would not find in use."""
-        return self.cell.quantity in {"prepare", "construct"}
-
 
 class Worker:
     """What one process knows: the cell it is ready for, or its training."""
@@ -94,11 +89,14 @@ class Worker:
         self._folder = Path(given["folder"])
         if given["memory_bytes"] is not None:
             _limit_memory(given["memory_bytes"])
+        gc.freeze()  # what was imported is not gone through at each release
         return {"allocator": keep_freed_memory(), "threads": torch.get_num_threads()}
 
     def prepare(self, given: Given) -> Answer:
         """Make the engine and its program; what that took, by phase."""
         cell, contender, engine = _identity(given)
+        if contender.collector:
+            gc.unfreeze()  # where its cost is measured, it goes through all that a user's would
         task = cell.task()
         start = time.perf_counter()
         program = engine.prepare(task)
@@ -136,11 +134,11 @@ class Worker:
     def warm_up(self, given: Given) -> Answer:
         """Call until the level is stable, and say how many calls make a sample.
 
-        What takes long to make ready has warmed up by its first call, and is not made ready again and again.
+        What takes long to make ready has warmed up by being checked, and is not made ready again and again.
         """
-        ready, first = self.ready, given["first_call_seconds"]
+        ready, first = self.ready, given["level_seconds"]
         budget = given["budget_seconds"]
-        if ready.by_preparing and first > budget:
+        if ready.cell.prepares and first > budget:
             return {"seconds": [first], "stable": False, "calls": 1, **_clock_facts(first)}
         calls = calls_per_sample(first)
         found = warm_up(lambda: seconds(ready.call, calls, ready.cell.device), budget)
@@ -151,7 +149,7 @@ class Worker:
     def sample(self, given: Given) -> Answer:
         """One sample of a round: a new memory layout, calls that lead in, then the timed calls."""
         ready = self.ready
-        if not ready.by_preparing:
+        if not ready.cell.prepares:
             self._layout.draw()
             _lead_in(ready)
         taken = sample(ready.call, given["calls"], ready.cell.device, collector=ready.contender.collector)
@@ -161,7 +159,7 @@ class Worker:
         """Forward, backward and update apart: the parts of the call whose total is the median. None if in one piece."""
         ready = self.ready
         program = ready.program
-        if ready.by_preparing or ready.cell.quantity == "forward" or not isinstance(program, DynamicProgram):
+        if ready.cell.prepares or ready.cell.quantity == "forward" or not isinstance(program, DynamicProgram):
             return None
         placed = program.place(ready.task.batch, step_key(0, 0))
         _lead_in(ready)
