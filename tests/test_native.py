@@ -245,7 +245,7 @@ def test_two_processes_may_compile_the_same_source_at_once(tmp_path: Path) -> No
 
 
 def test_a_comment_cannot_be_left() -> None:
-    assert loops._comment("a\nb\\") == "a?b?"
+    assert loops.comment("a\nb\\") == "a?b?"
 
 
 def test_one_executable_in_two_threads() -> None:

@@ -70,7 +70,7 @@ class Executable:
     def build(cls, graph: Graph) -> Executable:
         """Lower a graph: fused regions to C where that can be compiled, all else to the kernels."""
         functions, code = native(graph)
-        flat = inline(graph, lambda node: node not in functions)
+        flat = inline(graph, lambda node: node.attrs["body"] not in functions)
         return cls(graph, flat, *lower(flat, functions), code)
 
     def __call__(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:

@@ -12,10 +12,10 @@ the same within rounding, or undo it: `inline` puts the nodes back.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from engines.graph.ir import Graph, Node, Operand, Var
+from engines.graph.ir import Graph, Node, Operand, Var, overwritten
 from engines.op import KERNEL_ERRORS, REQUIRED, Op
 from engines.value import EngineError
 
@@ -64,3 +64,42 @@ def _renamed(node: Node, renamed: Mapping[Var, Operand], outputs: tuple[Var, ...
     inputs = tuple(renamed.get(i, i) if isinstance(i, Var) else i for i in node.inputs)
     same = outputs is node.outputs and all(new is old for new, old in zip(inputs, node.inputs, strict=True))
     return node if same else Node(node.op, inputs, node.attrs, outputs, node.where)
+
+
+def readers_of(graph: Graph) -> Mapping[Var, list[Node | None]]:
+    """Who reads each value; None stands for the caller."""
+    readers: dict[Var, list[Node | None]] = {}
+    for node in graph.nodes:
+        for given in dict.fromkeys(reads(node)):
+            readers.setdefault(given, []).append(node)
+    for var in graph.outputs.values():
+        readers.setdefault(var, []).append(None)
+    return readers
+
+
+def region_node(nodes: Sequence[Node], readers: Mapping[Var, Sequence[Node | None]]) -> Node:
+    """A region's nodes as the body of one node; values keep their identity inside and outside."""
+    inside = set(nodes)
+    made = {var for node in nodes for var in node.outputs}
+    inputs = dict.fromkeys(i for node in nodes for i in reads(node) if i not in made)
+    kept = [v for node in nodes for v in node.outputs if any(r not in inside for r in readers.get(v, ()))]
+    names = {var: f"a{number}" for number, var in enumerate(inputs)}
+    donated = {names[i] for node in nodes for i in overwritten_values(node)}
+    body = Graph(
+        "fused",
+        {name: var for var, name in names.items()},
+        tuple(nodes),
+        {f"r{number}": var for number, var in enumerate(kept)},
+        donated=frozenset(donated),
+    )
+    return Node(FUSED, tuple(inputs), {"body": body}, tuple(kept), nodes[-1].where)
+
+
+def reads(node: Node) -> list[Var]:
+    """The values that a node reads."""
+    return [i for i in node.inputs if isinstance(i, Var)]
+
+
+def overwritten_values(node: Node) -> Iterable[Var]:
+    """The values whose storage a node overwrites."""
+    return (given for given in (node.inputs[index] for index in overwritten(node)) if isinstance(given, Var))

@@ -44,10 +44,10 @@ RESERVED = re.compile(r"\d|[cv]\d+$|run$|inf$|nan$|_?$|__debug__$")
 """Names that an input may not keep."""
 
 
-def lower(graph: Graph, functions: Mapping[Node, Callable[..., Any]] = MappingProxyType({})) -> tuple[str, Run]:
+def lower(graph: Graph, functions: Mapping[Graph, Callable[..., Any]] = MappingProxyType({})) -> tuple[str, Run]:
     """The source of a function of the graph's inputs, in their order, and the function, giving a tuple of outputs.
 
-    `functions` are what to call, by its `__name__`, in place of the kernel of some nodes.
+    `functions` are what to call, by its `__name__`, for a node that has a certain body.
     """
     source = "\n".join(_source(graph, functions))
     scope: dict[str, Any] = {node.op.name: node.op.kernel for node in graph.nodes}
@@ -59,7 +59,7 @@ def lower(graph: Graph, functions: Mapping[Node, Callable[..., Any]] = MappingPr
     return source, scope.pop("run")  # popped, so that dropping the function frees its constants at once
 
 
-def _source(graph: Graph, functions: Mapping[Node, Callable[..., Any]]) -> Iterator[str]:
+def _source(graph: Graph, functions: Mapping[Graph, Callable[..., Any]]) -> Iterator[str]:
     names = _names(graph, {function.__name__ for function in functions.values()})
     last_use = _last_uses(graph)
     ours = {var for node in graph.nodes for var in node.outputs}
@@ -70,7 +70,7 @@ def _source(graph: Graph, functions: Mapping[Node, Callable[..., Any]]) -> Itera
         done = [names[var] for var in _operands(node) if last_use[var] is node and var in ours]
         done += ["_"] * any(var not in last_use for var in node.outputs)
         free = f"; del {', '.join(dict.fromkeys(done))}" if done else ""
-        call = _called(node, functions[node], names) if node in functions else _call(node, names)
+        call = _call(node, names, functions[body] if (body := node.attrs.get("body")) in functions else None)
         yield f"    {results}{comma} = {call}{free}  # {_comment(str(node.where))}"
     returned = [names[var] for var in graph.outputs.values()]
     yield f"    return ({', '.join(returned)}{',' * (len(returned) == 1)})"
@@ -118,12 +118,10 @@ def _text(operand: Operand, names: Mapping[Var, str]) -> str:
     return f"({text})" if text.startswith("-") else text
 
 
-def _called(node: Node, function: Callable[..., Any], names: Mapping[Var, str]) -> str:
-    return f"{function.__name__}({', '.join(_text(i, names) for i in node.inputs)})"
-
-
-def _call(node: Node, names: Mapping[Var, str]) -> str:
+def _call(node: Node, names: Mapping[Var, str], function: Callable[..., Any] | None) -> str:
     operands = [_text(i, names) for i in node.inputs]
+    if function is not None:
+        return f"{function.__name__}({', '.join(operands)})"
     if node.op.kernel in INFIX:
         return f" {INFIX[node.op.kernel]} ".join(operands)
     if node.op.kernel is operator.neg:

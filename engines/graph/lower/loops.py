@@ -140,11 +140,11 @@ def region(name: str, body: Graph, pieces: Pieces) -> str:
     nests = [
         str(Nest(nodes, shape, CTYPES[dtype], pointers, results, pieces)) for (shape, dtype), nodes in groups.items()
     ]
-    lines = ", ".join(dict.fromkeys(_comment(str(node.where)) for node in body.nodes))
+    lines = ", ".join(dict.fromkeys(comment(str(node.where)) for node in body.nodes))
     return "\n".join([f"// {lines}", f"int {name}(void **p) {{", "  int bad = 0;", *nests, "  return bad;", "}"])
 
 
-def _comment(text: str) -> str:
+def comment(text: str) -> str:
     """Text that cannot end its comment, or continue it."""
     return "".join(char if char.isprintable() and char != "\\" else "?" for char in text)
 

@@ -1,7 +1,7 @@
 """Native lowering: the fused regions of a graph as one C file, compiled, loaded, and called from the generated Python.
 
-    functions, source = native(graph)       # one function for each fused node, and the C text
-    outputs = functions[node](x, y)         # as its kernels would give, within rounding
+    functions, source = native(graph)       # one function for each fused node's body, and the C text
+    outputs = functions[body](x, y)         # as its kernels would give, within rounding
 
 Where no compiler is found or it refuses, there are no functions and the graph runs on its kernels.
 """
@@ -14,48 +14,56 @@ from collections.abc import Callable, Mapping
 import torch
 
 from engines.graph.fused import FUSED, interpret
-from engines.graph.ir import Graph, Node, overwritten
-from engines.graph.lower import compiler
-from engines.graph.lower.loops import Pieces, region
+from engines.graph.ir import Graph
+from engines.graph.lower import compiler, loops, pooling
+from engines.graph.lower.loops import Pieces
 from engines.graph.lower.prelude import PRELUDE
 from engines.graph.passes.fuse import domain
+from engines.value import EngineError
 
 Function = Callable[..., tuple[torch.Tensor, ...]]
+OUTSIDE = 3
+"""What a region returns that met an index outside its plane. On any other status but 0 the kernels say what is wrong."""
+
+Writer = Callable[[str, Graph, Pieces], str]
 
 
-def native(graph: Graph) -> tuple[Mapping[Node, Function], str]:
-    """What each fused node is as a function of its inputs, and the C source that they come from."""
-    nodes = [node for node in graph.nodes if node.op is FUSED and can_compile(node.attrs["body"])]
-    if not nodes:
+def native(graph: Graph) -> tuple[Mapping[Graph, Function], str]:
+    """What each body of a fused node is as a function of its inputs, and the C source that they come from."""
+    writers = {
+        body: write for node in graph.nodes if node.op is FUSED and (write := writer(body := node.attrs["body"]))
+    }
+    if not writers:
         return {}, ""
-    names = {node: f"fused_{number}" for number, node in enumerate(nodes)}
-    source = text({name: node.attrs["body"] for node, name in names.items()})
+    names = {body: f"fused_{number}" for number, body in enumerate(writers)}
+    source = text({name: (body, writers[body]) for body, name in names.items()})
     library = compiler.load(source)
     if library is None:
         return {}, source
-    return {node: bound(getattr(library, name), node, name) for node, name in names.items()}, source
+    return {body: bound(getattr(library, name), body, name) for body, name in names.items()}, source
 
 
-def text(bodies: Mapping[str, Graph]) -> str:
+def text(bodies: Mapping[str, tuple[Graph, Writer]]) -> str:
     """The C file of these regions."""
     pieces = Pieces()
-    functions = [region(name, body, pieces) for name, body in bodies.items()]
+    functions = [write(name, body, pieces) for name, (body, write) in bodies.items()]
     return "\n".join([PRELUDE, str(pieces), *functions, ""])
 
 
-def can_compile(body: Graph) -> bool:
-    """Whether a region is one that can be written in C: a stored file may hold any."""
+def writer(body: Graph) -> Writer | None:
+    """What writes a region in C, if anything does: a stored file may hold any."""
+    if pooling.fits(body):
+        return pooling.region
     domains = {domain(node) for node in body.nodes}
-    return len(domains) == 1 and None not in domains and not body.constants
+    return loops.region if len(domains) == 1 and None not in domains and not body.constants else None
 
 
-def bound(function: Callable[..., int], node: Node, name: str) -> Function:
+def bound(function: Callable[..., int], body: Graph, name: str) -> Function:
     """A C function as one of tensors."""
-    body: Graph = node.attrs["body"]
     given_count = len(body.inputs)
     updated = _updated(body)
     results = [(var.spec.shape, var.spec.dtype) if var not in updated else None for var in body.outputs.values()]
-    in_place = bool(overwritten(node))
+    in_place = bool(body.donated)
     aliases = [updated.get(var, 0) for var in body.outputs.values()]
     pointers = ctypes.c_void_p * (given_count + len(results))
     empty = torch.empty
@@ -71,9 +79,13 @@ def bound(function: Callable[..., int], node: Node, name: str) -> Function:
             given[alias] if result is None else empty(result[0], dtype=result[1])
             for result, alias in zip(results, aliases, strict=True)
         ]
-        if function(pointers(*[t.data_ptr() for t in given], *[t.data_ptr() for t in outputs])):
-            return interpret(given, body=body)  # which says what is wrong, and where
-        return tuple(outputs)
+        status = function(pointers(*[t.data_ptr() for t in given], *[t.data_ptr() for t in outputs]))
+        if status == OUTSIDE:  # of which torch's kernel would not take notice
+            first = body.nodes[0]
+            raise EngineError(
+                f"{first.op.name}: an index lies outside its plane; in a fused region, from {first.where}"
+            )
+        return interpret(given, body=body) if status else tuple(outputs)
 
     call.__name__ = name
     return call

@@ -22,8 +22,8 @@ from typing import NamedTuple
 
 import torch
 
-from engines.graph.fused import FUSED
-from engines.graph.ir import Graph, Node, Operand, Var, overwritten, storage
+from engines.graph.fused import overwritten_values, readers_of, reads, region_node
+from engines.graph.ir import Graph, Node, Operand, Var, storage
 from engines.ops import TABLE
 
 FLOATS = (torch.float32, torch.float64)
@@ -171,22 +171,11 @@ RULES: Mapping[str, Callable[[Node], bool]] = {
 
 def _prepared(graph: Graph) -> Graph:
     """The graph with biases brought next to activations."""
-    readers = _readers(graph)
+    readers = readers_of(graph)
     nodes: list[Node] = []
     for node in graph.nodes:
         nodes.extend(_unbiased(node) if _has_free_bias(node, readers) else [node])
     return graph if len(nodes) == len(graph.nodes) else graph.with_nodes(tuple(nodes))
-
-
-def _readers(graph: Graph) -> Mapping[Var, list[Node | None]]:
-    """Who reads each value; None stands for the caller."""
-    readers: dict[Var, list[Node | None]] = {}
-    for node in graph.nodes:
-        for given in dict.fromkeys(_reads(node)):
-            readers.setdefault(given, []).append(node)
-    for var in graph.outputs.values():
-        readers.setdefault(var, []).append(None)
-    return readers
 
 
 def _has_free_bias(node: Node, readers: Mapping[Var, Sequence[Node | None]]) -> bool:
@@ -236,12 +225,12 @@ def _levels(graph: Graph, over: Domains) -> dict[Node, int]:
     owners = storage(graph)
     for node in graph.nodes:
         level = 0
-        for maker in (makers[var] for var in _reads(node) if var in makers):
+        for maker in (makers[var] for var in reads(node) if var in makers):
             together = over[node] is not None and _joins(maker, over) == over[node]
             level = max(level, levels[maker] + (not together))
-        for var in _overwritten_values(node):
+        for var in overwritten_values(node):
             level = max(level, last_read.get(owners.get(var, var), -1) + 1)
-        for owner in (owners.get(var, var) for var in _reads(node)):
+        for owner in (owners.get(var, var) for var in reads(node)):
             last_read[owner] = max(last_read.get(owner, 0), level)
         levels[node] = level
         makers.update(dict.fromkeys(node.outputs, node))
@@ -250,7 +239,7 @@ def _levels(graph: Graph, over: Domains) -> dict[Node, int]:
 
 def _lowered(graph: Graph, over: Domains, levels: dict[Node, int]) -> dict[Node, int]:
     """Nodes that wait for nobody moved down to their first reader, and updates to the end, where they meet others."""
-    readers = _readers(graph)
+    readers = readers_of(graph)
     made = {var for node in graph.nodes for var in node.outputs}
     fixed = made.union(graph.inputs[name] for name in graph.donated)
     end = max(levels.values(), default=0)
@@ -258,7 +247,7 @@ def _lowered(graph: Graph, over: Domains, levels: dict[Node, int]) -> dict[Node,
         ours = [reader for var in node.outputs for reader in readers.get(var, ())]
         if node.op.name in UPDATES and all(reader is None for reader in ours):
             levels[node] = end
-        elif over[node] is not None and fixed.isdisjoint(_reads(node)):
+        elif over[node] is not None and fixed.isdisjoint(reads(node)):
             latest = [levels[r] - (_joins(node, over) is None or over[r] != over[node]) for r in ours if r is not None]
             levels[node] = max(levels[node], min(latest, default=0))
     return levels
@@ -270,7 +259,7 @@ def _lowered(graph: Graph, over: Domains, levels: dict[Node, int]) -> dict[Node,
 def _gathered(graph: Graph, regions: Sequence[Sequence[Node]]) -> Graph:
     """Each region as one node where its last member stood; all others in their order as far as that allows."""
     region_of = {node: number for number, nodes in enumerate(regions) for node in nodes}
-    readers = _readers(graph)
+    readers = readers_of(graph)
     units: dict[int, Node] = {}  # by the position that a unit would like to have
     left = list(map(len, regions))
     for position, node in enumerate(graph.nodes):
@@ -280,34 +269,8 @@ def _gathered(graph: Graph, regions: Sequence[Sequence[Node]]) -> Graph:
             continue
         left[number] -= 1
         if left[number] == 0:
-            units[position] = _region_node(regions[number], readers)
+            units[position] = region_node(regions[number], readers)
     return graph.with_nodes(tuple(_ordered(graph, units)))
-
-
-def _region_node(nodes: Sequence[Node], readers: Mapping[Var, Sequence[Node | None]]) -> Node:
-    """A region's nodes as the body of one node; values keep their identity inside and outside."""
-    inside = set(nodes)
-    made = {var for node in nodes for var in node.outputs}
-    inputs = dict.fromkeys(i for node in nodes for i in _reads(node) if i not in made)
-    kept = [v for node in nodes for v in node.outputs if any(r not in inside for r in readers.get(v, ()))]
-    names = {var: f"a{number}" for number, var in enumerate(inputs)}
-    donated = {names[i] for node in nodes for i in _overwritten_values(node)}
-    body = Graph(
-        "fused",
-        {name: var for var, name in names.items()},
-        tuple(nodes),
-        {f"r{number}": var for number, var in enumerate(kept)},
-        donated=frozenset(donated),
-    )
-    return Node(FUSED, tuple(inputs), {"body": body}, tuple(kept), nodes[-1].where)
-
-
-def _reads(node: Node) -> list[Var]:
-    return [i for i in node.inputs if isinstance(i, Var)]
-
-
-def _overwritten_values(node: Node) -> Iterable[Var]:
-    return (given for given in (node.inputs[index] for index in overwritten(node)) if isinstance(given, Var))
 
 
 def _ordered(graph: Graph, units: Mapping[int, Node]) -> Iterable[Node]:
@@ -316,13 +279,13 @@ def _ordered(graph: Graph, units: Mapping[int, Node]) -> Iterable[Node]:
     owners = storage(graph)
     reading: dict[Var, set[int]] = {}
     for position, unit in units.items():
-        for given in _reads(unit):
+        for given in reads(unit):
             reading.setdefault(owners.get(given, given), set()).add(position)
     after: dict[int, list[int]] = {position: [] for position in units}
     waiting: dict[int, int] = {}
     for position, unit in units.items():
-        before = {maker[given] for given in _reads(unit) if given in maker}
-        for given in _overwritten_values(unit):
+        before = {maker[given] for given in reads(unit) if given in maker}
+        for given in overwritten_values(unit):
             before |= reading.get(owners.get(given, given), set()) - {position}
         waiting[position] = len(before)
         for earlier in before:
