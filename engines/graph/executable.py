@@ -29,7 +29,7 @@ import torch
 
 from engines.graph.fused import FUSED, inline
 from engines.graph.ir import Graph, Node, Var
-from engines.graph.lower.aten import FIRST_NODE_LINE, Run, lower
+from engines.graph.lower.aten import FIRST_NODE_LINE, Run, is_called, lower
 from engines.graph.lower.native import native
 from engines.op import KERNEL_ERRORS, describe, kernels_only, plain
 from engines.ops import TABLE
@@ -60,6 +60,7 @@ class Executable:
         self.source = source
         self.code = code
         self._lowered = lowered
+        self._needs_guard = True  # against torch's autograd, which takes notice of kernels alone
         self._run = run
         self._expected = [
             (name, torch.Size(var.spec.shape), var.spec.dtype, torch.device(var.spec.device))
@@ -71,7 +72,9 @@ class Executable:
         """Lower a graph: fused regions to C where that can be compiled, all else to the kernels."""
         functions, code = native(graph)
         flat = inline(graph, lambda node: node.attrs["body"] not in functions)
-        return cls(graph, flat, *lower(flat, functions), code)
+        executable = cls(graph, flat, *lower(flat, functions), code)
+        executable._needs_guard = not all(is_called(node, functions) for node in flat.nodes)
+        return executable
 
     def __call__(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Run on tensors in the order of `graph.inputs`; gives those of `graph.outputs`. Raises EngineError."""
@@ -83,6 +86,8 @@ class Executable:
                 wanted, found = self.graph.inputs[name].spec, describe(given)
                 raise EngineError(f"{self.graph.name}: input {name!r} is compiled for {wanted}, found {found}")
         try:
+            if not self._needs_guard:
+                return self._run(*inputs)
             with kernels_only():
                 return self._run(*inputs)
         except KERNEL_ERRORS as error:

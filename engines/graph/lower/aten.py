@@ -59,6 +59,11 @@ def lower(graph: Graph, functions: Mapping[Graph, Callable[..., Any]] = MappingP
     return source, scope.pop("run")  # popped, so that dropping the function frees its constants at once
 
 
+def is_called(node: Node, functions: Mapping[Graph, Callable[..., Any]]) -> bool:
+    """Whether a node is one of those that a function stands for."""
+    return node.attrs.get("body") in functions
+
+
 def _source(graph: Graph, functions: Mapping[Graph, Callable[..., Any]]) -> Iterator[str]:
     names = _names(graph, {function.__name__ for function in functions.values()})
     last_use = _last_uses(graph)
@@ -70,7 +75,7 @@ def _source(graph: Graph, functions: Mapping[Graph, Callable[..., Any]]) -> Iter
         done = [names[var] for var in _operands(node) if last_use[var] is node and var in ours]
         done += ["_"] * any(var not in last_use for var in node.outputs)
         free = f"; del {', '.join(dict.fromkeys(done))}" if done else ""
-        call = _call(node, names, functions[body] if (body := node.attrs.get("body")) in functions else None)
+        call = _call(node, names, functions[node.attrs["body"]] if is_called(node, functions) else None)
         yield f"    {results}{comma} = {call}{free}  # {_comment(str(node.where))}"
     returned = [names[var] for var in graph.outputs.values()]
     yield f"    return ({', '.join(returned)}{',' * (len(returned) == 1)})"

@@ -9,7 +9,7 @@ Where no compiler is found or it refuses, there are no functions and the graph r
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
@@ -19,11 +19,12 @@ from engines.graph.lower import compiler, loops, pooling
 from engines.graph.lower.loops import Pieces
 from engines.graph.lower.prelude import PRELUDE
 from engines.graph.passes.fuse import domain
+from engines.op import kernels_only
 from engines.value import EngineError
 
 Function = Callable[..., tuple[torch.Tensor, ...]]
 OUTSIDE = 3
-"""What a region returns that met an index outside its plane. On any other status but 0 the kernels say what is wrong."""
+"""What a region returns that met an index outside its plane. On another status but 0 the kernels say what is wrong."""
 
 Writer = Callable[[str, Graph, Pieces], str]
 
@@ -62,21 +63,29 @@ def bound(function: Callable[..., int], body: Graph, name: str) -> Function:
     """A C function as one of tensors."""
     given_count = len(body.inputs)
     updated = _updated(body)
-    results = [(var.spec.shape, var.spec.dtype) if var not in updated else None for var in body.outputs.values()]
+    # Small stand-ins spread to the results' shapes: a new tensor like one of them costs half of one by shape and dtype.
+    results = [
+        None if var in updated else torch.empty((), dtype=var.spec.dtype).expand(var.spec.shape)
+        for var in body.outputs.values()
+    ]
     in_place = bool(body.donated)
     aliases = [updated.get(var, 0) for var in body.outputs.values()]
     pointers = ctypes.c_void_p * (given_count + len(results))
-    empty = torch.empty
+    new_like = torch.empty_like
+
+    def on_kernels(given: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        with kernels_only():
+            return interpret(given, body=body)
 
     def call(*given: torch.Tensor) -> tuple[torch.Tensor, ...]:
         for tensor in given:
             if not tensor.is_contiguous():
                 if in_place:
-                    return interpret(given, body=body)
+                    return on_kernels(given)
                 given = tuple(each.contiguous() for each in given)
                 break
         outputs = [
-            given[alias] if result is None else empty(result[0], dtype=result[1])
+            given[alias] if result is None else new_like(result, memory_format=torch.contiguous_format)
             for result, alias in zip(results, aliases, strict=True)
         ]
         status = function(pointers(*[t.data_ptr() for t in given], *[t.data_ptr() for t in outputs]))
@@ -85,7 +94,7 @@ def bound(function: Callable[..., int], body: Graph, name: str) -> Function:
             raise EngineError(
                 f"{first.op.name}: an index lies outside its plane; in a fused region, from {first.where}"
             )
-        return interpret(given, body=body) if status else tuple(outputs)
+        return on_kernels(given) if status else tuple(outputs)
 
     call.__name__ = name
     return call
