@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
+import json
 import subprocess
 import sys
 import threading
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,7 @@ import pytest
 import torch
 
 from engines.graph import PIPELINE, Executable, Graph
+from engines.graph.executable import CONSTANTS, DIGEST, GRAPH
 from engines.graph.fused import inline
 from engines.graph.lower import compiler, loops
 from engines.graph.lower.formulas import FORMULAS, ROWS, UPDATES
@@ -273,3 +277,25 @@ def test_a_saved_region_comes_back_and_runs_in_c(tmp_path: Path) -> None:
     assert (str(again.graph), again.source, again.code) == (str(executable.graph), executable.source, executable.code)
     assert_same_bits(again(tensor(5)), executable(tensor(5)))
     assert fuse_pass(again.graph) is again.graph
+
+
+def test_a_stored_region_that_is_not_what_it_says_never_becomes_c(tmp_path: Path) -> None:
+    path = tmp_path / "saved"
+    Executable.build(small()).save(path)
+    with zipfile.ZipFile(path) as file:
+        parts = {name: file.read(name) for name in file.namelist()}
+    document = json.loads(parts[GRAPH])
+
+    def rewritten() -> Path:
+        parts[GRAPH] = json.dumps(document).encode()
+        parts[DIGEST] = hashlib.sha256(parts[GRAPH] + parts[CONSTANTS]).hexdigest().encode()
+        with zipfile.ZipFile(path, "w") as file:
+            for name, content in parts.items():
+                file.writestr(name, content)
+        return path
+
+    body = document["graph"]["nodes"][0][2]["body"]
+    body["specs"][-1][0] = document["graph"]["specs"][-1][0] = [5000]  # a result longer than what is computed
+    assert "fused_0" not in Executable.load(rewritten()).source
+    body["specs"] = [[[5000], *rest] for _, *rest in body["specs"]]  # sound in itself, but given less than it takes
+    assert "fused_0" not in Executable.load(rewritten()).source

@@ -44,7 +44,15 @@ LOADABLE = {**TABLE, FUSED.name: FUSED}
 FILE_ERRORS = (zipfile.BadZipFile, zlib.error, struct.error, OSError, EOFError, LookupError, ValueError, RuntimeError)
 """What zipfile raises for a file that is none, is cut short, or asks for what is not there."""
 
-GRAPH_ERRORS = (LookupError, TypeError, ValueError, AttributeError, RuntimeError, AssertionError, SyntaxError)
+GRAPH_ERRORS = (
+    LookupError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    RuntimeError,
+    AssertionError,
+    SyntaxError,
+)
 """What a document that is no graph leads to, or one for a device that torch does not have here."""
 
 

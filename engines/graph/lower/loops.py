@@ -128,6 +128,30 @@ def _given_shape(node: Node, index: int) -> Shape:
 # One region
 
 
+def fits(body: Graph) -> bool:
+    """Whether every value is there when it is read, and as large as C takes it to be, which would not notice."""
+    defined = set(body.inputs.values())
+    for node in body.nodes:
+        shape, _ = _goes_over(node)
+        ours = [(index, var) for index, var in enumerate(node.inputs) if isinstance(var, Var)]
+        if any(var not in defined for _, var in ours) or not defined.isdisjoint(node.outputs):
+            return False
+        whole = node.op.name in UPDATES or (node.op.name in ROWS and "nll_loss" not in node.op.name)
+        if not all(_reaches(_given_shape(node, index), shape, whole=whole) for index, _ in ours):
+            return False
+        if node.op.name in SUMS and math.prod(node.outputs[0].spec.shape) != math.prod(_kept(node, shape)):
+            return False
+        defined.update(node.outputs)
+    return defined.issuperset(body.outputs.values())
+
+
+def _reaches(given: Shape, shape: Shape, *, whole: bool) -> bool:
+    """Whether an operand of shape `given` may be read as one of `shape`: broadcast, or not where it must be whole."""
+    padded = (1,) * (len(shape) - len(given)) + tuple(given)
+    broadcast = len(padded) == len(shape) and all(size in {1, s} for size, s in zip(padded, shape, strict=True))
+    return given == shape if whole else broadcast
+
+
 def region(name: str, body: Graph, pieces: Pieces) -> str:
     """A C function `int name(void **p)`: p points to the body's inputs, then to its outputs; not 0 if it refuses."""
     pointers = {var: f"p[{number}]" for number, var in enumerate(body.inputs.values())}

@@ -14,13 +14,13 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 
 from engines.graph.fused import FUSED, interpret
-from engines.graph.ir import Graph
+from engines.graph.ir import Graph, Node, Var
 from engines.graph.lower import compiler, loops, pooling
 from engines.graph.lower.loops import Pieces
 from engines.graph.lower.prelude import PRELUDE
 from engines.graph.passes.fuse import domain
 from engines.op import kernels_only
-from engines.value import EngineError
+from engines.value import EngineError, Spec
 
 Function = Callable[..., tuple[torch.Tensor, ...]]
 OUTSIDE = 3
@@ -31,9 +31,8 @@ Writer = Callable[[str, Graph, Pieces], str]
 
 def native(graph: Graph) -> tuple[Mapping[Graph, Function], str]:
     """What each body of a fused node is as a function of its inputs, and the C source that they come from."""
-    writers = {
-        body: write for node in graph.nodes if node.op is FUSED and (write := writer(body := node.attrs["body"]))
-    }
+    bodies = [node.attrs["body"] for node in graph.nodes if node.op is FUSED and is_sound(node)]
+    writers = {body: write for body in bodies if (write := writer(body)) is not None}
     if not writers:
         return {}, ""
     names = {body: f"fused_{number}" for number, body in enumerate(writers)}
@@ -42,6 +41,16 @@ def native(graph: Graph) -> tuple[Mapping[Graph, Function], str]:
     if library is None:
         return {}, source
     return {body: bound(getattr(library, name), body, name) for body, name in names.items()}, source
+
+
+def is_sound(node: Node) -> bool:
+    """Whether a node gives its body what that takes, and gets what that gives: C would not notice."""
+    body: Graph = node.attrs["body"]
+    outside = [*node.inputs, *node.outputs]
+    inside = [*body.inputs.values(), *body.outputs.values()]
+    return len(outside) == len(inside) and all(
+        isinstance(o, Var) and o.spec == i.spec for o, i in zip(outside, inside, strict=True)
+    )
 
 
 def text(bodies: Mapping[str, tuple[Graph, Writer]]) -> str:
@@ -56,7 +65,8 @@ def writer(body: Graph) -> Writer | None:
     if pooling.fits(body):
         return pooling.region
     domains = {domain(node) for node in body.nodes}
-    return loops.region if len(domains) == 1 and None not in domains and not body.constants else None
+    alike = len(domains) == 1 and None not in domains and not body.constants
+    return loops.region if alike and loops.fits(body) else None
 
 
 def bound(function: Callable[..., int], body: Graph, name: str) -> Function:
@@ -73,11 +83,25 @@ def bound(function: Callable[..., int], body: Graph, name: str) -> Function:
     pointers = ctypes.c_void_p * (given_count + len(results))
     new_like = torch.empty_like
 
+    expected = [var.spec for var in body.inputs.values()]
+    checked = False
+
+    def check(given: Sequence[torch.Tensor]) -> None:
+        """C trusts the shapes that it was made for. They are the same at every call, so one look is enough."""
+        nonlocal checked
+        for tensor, spec in zip(given, expected, strict=True):
+            if Spec.of(tensor) != spec:
+                where = body.nodes[-1].where
+                raise EngineError(f"{name}: a region takes {spec}, found {Spec.of(tensor)}; from {where}")
+        checked = True
+
     def on_kernels(given: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
         with kernels_only():
             return interpret(given, body=body)
 
     def call(*given: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        if not checked:
+            check(given)
         for tensor in given:
             if not tensor.is_contiguous():
                 if in_place:

@@ -17,9 +17,12 @@ import math
 import re
 from collections.abc import Iterator
 
+import torch
+
 from engines.graph.ir import Graph, Node, Var
 from engines.graph.lower.loops import PARALLEL_WORK, Pieces, comment
 from engines.graph.passes.pool import BACK, POOL, are_sparse_gradients, is_small
+from engines.value import Spec
 
 VECTOR = 16
 REGISTERS = 28
@@ -37,10 +40,43 @@ def fits(body: Graph) -> bool:
     first, *others = body.nodes
     if first.op.name == POOL and not others:
         dense = _sizes(first.attrs["padding"]) == (0, 0) and _sizes(first.attrs["dilation"]) == (1, 1)
-        return dense and is_small(first.outputs[0])
+        return dense and set(first.inputs) <= set(body.inputs.values()) and _is_pooled(first)
     if first.op.name != BACK or not others or not are_sparse_gradients(first, others):
         return False
-    return all(math.prod(_weight_shape(node)[2:]) <= REGISTERS for node in others)
+    few = all(math.prod(_weight_shape(node)[2:]) <= REGISTERS for node in others)
+    return few and _fit_together(body)
+
+
+def _is_pooled(node: Node) -> bool:
+    """Whether the results have the shapes and types that pooling gives: C would not notice."""
+    (x,), (largest, indices) = node.inputs, node.outputs
+    assert isinstance(x, Var)
+    kernel = _sizes(node.attrs["kernel_size"])
+    step = _sizes(node.attrs["stride"], kernel)
+    sizes = ((x.spec.shape[d] - kernel[d - 2]) // step[d - 2] + 1 for d in (2, 3))
+    expected = Spec((*x.spec.shape[:2], *sizes), torch.float32, "cpu")
+    same = (largest.spec, indices.spec) == (expected, expected._replace(dtype=torch.int64))
+    return same and is_small(largest) and x.spec.dtype == torch.float32
+
+
+def _fit_together(body: Graph) -> bool:
+    """Whether all shapes are those of one convolution: C would not notice if a stored file said otherwise."""
+    first, *others = body.nodes
+    g, indices = first.inputs
+    given = set(body.inputs.values())
+    if not isinstance(g, Var) or not isinstance(indices, Var) or indices.spec != g.spec._replace(dtype=torch.int64):
+        return False
+    out = first.outputs[0].spec.shape
+    outs, ins, high, wide = weight = _weight_shape(others[0])
+    image = (out[0], ins, out[2] + high - 1, out[3] + wide - 1)
+    wanted: list[tuple[int, ...]] = []
+    for node in others:
+        by_weight = (image, weight, (outs,))[: len(node.outputs) + 1]
+        wanted += (weight, image) if node.op.name == "conv2d_input" else by_weight
+    operands = [node.inputs[1] for node in others]
+    values = [v for node in others for v in (node.inputs[1], *node.outputs) if isinstance(v, Var)]
+    same = [(v.spec.shape, v.spec.dtype) for v in values] == [(shape, torch.float32) for shape in wanted]
+    return same and given >= {g, indices, *operands} and is_small(g) and g.spec.shape[:2] == out[:2] == (out[0], outs)
 
 
 def region(name: str, body: Graph, _: Pieces) -> str:
