@@ -74,6 +74,12 @@ def assert_same_bits(found: Sequence[torch.Tensor], expected: Sequence[torch.Ten
         assert torch.equal(bits(one), bits(other)), f"{one}\n{other}"
 
 
+def assert_near(found: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]) -> None:
+    """Equal within what the order of float32 operations, and another tanh, may change."""
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=2e-5, atol=2e-6, equal_nan=True)
+
+
 def at(mark: str) -> str:
     """FILE:LINE of the one line of the calling test file that ends with the comment `mark`."""
     file = Path(inspect.stack()[1].filename)

@@ -18,6 +18,7 @@ import pytest
 import torch
 
 from engines.graph import PIPELINE, Executable, Graph, Node, Var, differentiate, trace
+from engines.graph.fused import inline
 from engines.graph.lower.aten import lower
 from engines.ops import TABLE
 from engines.value import Location
@@ -179,7 +180,7 @@ def test_a_file_name_cannot_end_its_comment(file: str) -> None:
 @pytest.mark.parametrize("seed", range(10))
 @pytest.mark.parametrize("optimised", [False, True])
 def test_every_value_is_deleted_right_after_its_last_use(seed: int, optimised: bool) -> None:
-    graph = on_graph(random_program(seed), passes=PIPELINE if optimised else ()).graph
+    graph = inline(on_graph(random_program(seed), passes=PIPELINE if optimised else ()).graph)
     alive: set[str] = set()
     *statements, returned = body_of(lower(graph)[0])  # "_" is what nobody uses, and may come again
     last_use = {name: n for n, s in enumerate(statements) for name in names_in(s, ast.Load) | names_in(s, ast.Store)}

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from engines.engine import Quantity
+from engines.graph.fused import inline
 from engines.ops import KERNELS
 from engines.ops.random import step_key
 from engines.registry import ENGINES, load_engine
@@ -126,10 +127,8 @@ def test_chains_have_the_number_of_ops_that_they_claim(name, depth):
 @pytest.mark.parametrize("name", ["chain", "chain_wide", "chain_tree"])
 def test_no_pass_can_shorten_a_chain(name):
     task = load_workload(name).sized({"ops": 60, "elements": 2}).task("forward", 1)
-    assert (
-        load_engine("graph").prepare(task).counters["nodes"]
-        == load_engine("graph_replay").prepare(task).counters["nodes"]
-    )
+    optimised, replayed = (load_engine(name).prepare(task).executable for name in ("graph", "graph_replay"))
+    assert len(inline(optimised.graph).nodes) == len(replayed.graph.nodes)
 
 
 def test_the_same_seed_gives_the_same_parameters_and_batch_another_seed_others():

@@ -27,8 +27,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from engines.graph.fused import FUSED, inline
 from engines.graph.ir import Graph, Node, Var
-from engines.graph.lower.aten import FIRST_NODE_LINE, Run, lower
+from engines.graph.lower.aten import FIRST_NODE_LINE, Run, is_called, lower
+from engines.graph.lower.native import native
 from engines.op import KERNEL_ERRORS, describe, kernels_only, plain
 from engines.ops import TABLE
 from engines.value import DTYPE_NAMES, DTYPES, EngineError, Location, Spec
@@ -36,10 +38,21 @@ from engines.value import DTYPE_NAMES, DTYPES, EngineError, Location, Spec
 HEADER = {"format": "tape-vs-graph executable", "version": 1}
 GRAPH, CONSTANTS, DIGEST = "graph.json", "constants.bin", "sha256"
 
+LOADABLE = {**TABLE, FUSED.name: FUSED}
+"""Every op that a saved graph may name."""
+
 FILE_ERRORS = (zipfile.BadZipFile, zlib.error, struct.error, OSError, EOFError, LookupError, ValueError, RuntimeError)
 """What zipfile raises for a file that is none, is cut short, or asks for what is not there."""
 
-GRAPH_ERRORS = (LookupError, TypeError, ValueError, AttributeError, RuntimeError, AssertionError, SyntaxError)
+GRAPH_ERRORS = (
+    LookupError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    RuntimeError,
+    AssertionError,
+    SyntaxError,
+)
 """What a document that is no graph leads to, or one for a device that torch does not have here."""
 
 
@@ -48,11 +61,14 @@ class ExecutableError(EngineError):
 
 
 class Executable:
-    """A callable made from a graph. `source` is the Python text that runs."""
+    """A callable made from a graph. `source` is the Python text that runs, `code` the C text that it calls, if any."""
 
-    def __init__(self, graph: Graph, source: str, run: Run) -> None:
+    def __init__(self, graph: Graph, lowered: Graph, source: str, run: Run, code: str = "") -> None:
         self.graph = graph
         self.source = source
+        self.code = code
+        self._lowered = lowered
+        self._needs_guard = True  # against torch's autograd, which takes notice of kernels alone
         self._run = run
         self._expected = [
             (name, torch.Size(var.spec.shape), var.spec.dtype, torch.device(var.spec.device))
@@ -61,8 +77,12 @@ class Executable:
 
     @classmethod
     def build(cls, graph: Graph) -> Executable:
-        """Lower a graph."""
-        return cls(graph, *lower(graph))
+        """Lower a graph: fused regions to C where that can be compiled, all else to the kernels."""
+        functions, code = native(graph)
+        flat = inline(graph, lambda node: node.attrs["body"] not in functions)
+        executable = cls(graph, flat, *lower(flat, functions), code)
+        executable._needs_guard = not all(is_called(node, functions) for node in flat.nodes)
+        return executable
 
     def __call__(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Run on tensors in the order of `graph.inputs`; gives those of `graph.outputs`. Raises EngineError."""
@@ -74,6 +94,8 @@ class Executable:
                 wanted, found = self.graph.inputs[name].spec, describe(given)
                 raise EngineError(f"{self.graph.name}: input {name!r} is compiled for {wanted}, found {found}")
         try:
+            if not self._needs_guard:
+                return self._run(*inputs)
             with kernels_only():
                 return self._run(*inputs)
         except KERNEL_ERRORS as error:
@@ -84,7 +106,7 @@ class Executable:
         line = next((entry.lineno for entry in traceback.extract_tb(error.__traceback__) if entry.name == "run"), None)
         if line is None:
             return EngineError(f"{self.graph.name}: {error}")
-        node = self.graph.nodes[line - FIRST_NODE_LINE]
+        node = self._lowered.nodes[line - FIRST_NODE_LINE]
         return EngineError(f"{node.op.name}: {error}; in the graph {self.graph.name}, from {node.where}")
 
     def run_named(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -142,6 +164,14 @@ def _read(path: Path) -> tuple[dict[str, Any], bytes]:
 
 
 def _document(graph: Graph, constants: io.BytesIO) -> dict[str, Any]:
+    return {
+        **HEADER,
+        "torch": torch.__version__,
+        "graph": _graph_data(graph, constants),
+    }
+
+
+def _graph_data(graph: Graph, constants: io.BytesIO) -> dict[str, Any]:
     numbers: dict[Var, int] = {}
     for var in (*graph.inputs.values(), *graph.constants, *(v for node in graph.nodes for v in node.outputs)):
         numbers[var] = len(numbers)
@@ -150,17 +180,13 @@ def _document(graph: Graph, constants: io.BytesIO) -> dict[str, Any]:
         stored.append(constants.tell())
         constants.write(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return {
-        **HEADER,
-        "torch": torch.__version__,
-        "graph": {
-            "name": graph.name,
-            "inputs": list(graph.inputs),
-            "donated": sorted(graph.donated),
-            "constants": stored,
-            "specs": [_spec_data(var.spec) for var in numbers],
-            "nodes": [_node_data(node, numbers) for node in graph.nodes],
-            "outputs": {name: numbers[var] for name, var in graph.outputs.items()},
-        },
+        "name": graph.name,
+        "inputs": list(graph.inputs),
+        "donated": sorted(graph.donated),
+        "constants": stored,
+        "specs": [_spec_data(var.spec) for var in numbers],
+        "nodes": [_node_data(node, numbers, constants) for node in graph.nodes],
+        "outputs": {name: numbers[var] for name, var in graph.outputs.items()},
     }
 
 
@@ -168,9 +194,10 @@ def _spec_data(spec: Spec) -> list[Any]:
     return [list(spec.shape), DTYPE_NAMES[spec.dtype], spec.device]
 
 
-def _node_data(node: Node, numbers: Mapping[Var, int]) -> list[Any]:
+def _node_data(node: Node, numbers: Mapping[Var, int], constants: io.BytesIO) -> list[Any]:
     inputs = [[numbers[i]] if isinstance(i, Var) else i for i in node.inputs]
-    return [node.op.name, inputs, dict(node.attrs), [numbers[v] for v in node.outputs], list(node.where)]
+    attrs = {k: _graph_data(v, constants) if isinstance(v, Graph) else v for k, v in node.attrs.items()}
+    return [node.op.name, inputs, attrs, [numbers[v] for v in node.outputs], list(node.where)]
 
 
 def _graph(data: Mapping[str, Any], constants: bytes) -> Graph:
@@ -185,7 +212,7 @@ def _graph(data: Mapping[str, Any], constants: bytes) -> Graph:
     known = {*inputs.values(), *fixed}
     nodes = []
     for stored in data["nodes"]:
-        nodes.append(_node(stored, variables, known))
+        nodes.append(_node(stored, variables, known, constants))
         known.update(nodes[-1].outputs)
     outputs = {name: _operand([number], variables, known) for name, number in data["outputs"].items()}
     return Graph(str(data["name"]), inputs, tuple(nodes), outputs, fixed, frozenset(data["donated"]))
@@ -195,9 +222,9 @@ def _spec(shape: Any, dtype: Any, device: Any) -> Spec:
     return Spec(tuple(operator.index(size) for size in shape), DTYPES[dtype], str(torch.device(device)))
 
 
-def _node(data: Any, variables: list[Var], known: set[Var]) -> Node:
+def _node(data: Any, variables: list[Var], known: set[Var], constants: bytes) -> Node:
     name, inputs, attrs, results, (file, line) = data
-    op = TABLE[name]
+    op = LOADABLE[name]
     if set(attrs) != set(op.attrs):
         raise ValueError(f"{name}: attributes {sorted(attrs)}, expected {sorted(op.attrs)}")
     if not op.variadic and len(inputs) != len(op.vjps):
@@ -206,7 +233,13 @@ def _node(data: Any, variables: list[Var], known: set[Var]) -> Node:
     if op.outputs not in {None, len(outputs)} or not known.isdisjoint(outputs):
         raise ValueError(f"{name}: outputs {results}, expected {op.outputs or 'any number'} not yet defined")
     operands = tuple(_operand(i, variables, known) for i in inputs)
-    return Node(op, operands, {key: plain(attrs[key]) for key in op.attrs}, outputs, Location(str(file), int(line)))
+    return Node(
+        op, operands, {key: _attr(attrs[key], constants) for key in op.attrs}, outputs, Location(str(file), int(line))
+    )
+
+
+def _attr(stored: Any, constants: bytes) -> Any:
+    return _graph(stored, constants) if isinstance(stored, Mapping) else plain(stored)
 
 
 def _operand(stored: Any, variables: list[Var], known: set[Var]) -> Any:

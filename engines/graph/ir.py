@@ -91,19 +91,39 @@ def _lines(graph: Graph) -> list[str]:
     lines += [f"  {names[var]}: {var.spec} = constant" for var in graph.constants]
     for node in graph.nodes:
         results = ", ".join(f"{names[var]}: {var.spec}" for var in node.outputs)
-        lines.append(f"  {results} = {node.op.name}({arguments(node, names)})  # {node.where}")
+        lines.append(f"  {results} = {node.op.name}({arguments(node, names)}){_body(node)}  # {node.where}")
     lines.append(f"  return {', '.join(f'{name}={names[var]}' for name, var in graph.outputs.items())}")
     lines.append("}")
     return lines
 
 
+def _body(node: Node) -> str:
+    """The sub-graph of a node that has one, indented, to stand behind the node."""
+    body = node.attrs.get("body")
+    if not isinstance(body, Graph):
+        return ""
+    _, *lines = _lines(body)
+    return "\n".join([" {", *(f"  {line}" for line in lines)])
+
+
 def arguments(node: Node, names: Mapping[Var, str]) -> str:
     """A node's operands, and those of its attributes that are not at their default, as text."""
     operands = [names[i] if isinstance(i, Var) else repr(i) for i in node.inputs]
+    body = node.attrs.get("body")
+    if isinstance(body, Graph):
+        return ", ".join(f"{name}={operand}" for name, operand in zip(body.inputs, operands, strict=True))
     while operands and operands[-1] == "None":
         operands.pop()
     attrs = [f"{name}={value!r}" for name, value in node.attrs.items() if value != node.op.attrs.get(name)]
     return ", ".join([*operands, *attrs])
+
+
+def overwritten(node: Node) -> tuple[int, ...]:
+    """The inputs whose storage a node overwrites: those that its op donates, or its body does."""
+    body = node.attrs.get("body")
+    if not isinstance(body, Graph):
+        return node.op.donates
+    return tuple(index for index, name in enumerate(body.inputs) if name in body.donated)
 
 
 def storage(graph: Graph) -> dict[Var, Var]:

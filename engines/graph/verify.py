@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engines.graph.ir import Graph, Node, Var, storage
+from engines.graph.ir import Graph, Node, Var, overwritten, storage
 from engines.graph.trace import infer
 from engines.value import EngineError, Spec
 
@@ -17,25 +17,25 @@ def verify(graph: Graph) -> Graph:
     _check_head(graph)
     owners = storage(graph)
     defined: set[Var] = {*graph.inputs.values(), *graph.constants}
-    overwritten: set[Var] = set()
+    gone: set[Var] = set()
     donated = {graph.inputs[name] for name in graph.donated}
     for node in graph.nodes:
         for operand in (i for i in node.inputs if isinstance(i, Var)):
             _check_use(graph, node, operand, defined, names)
-            if owners.get(operand, operand) in overwritten:
+            if owners.get(operand, operand) in gone:
                 raise _broken(graph, node, f"reads {names[operand]} after an update has overwritten it")
         _check_node(graph, node, defined, names)
-        for index in node.op.donates:
+        for index in overwritten(node):
             given = node.inputs[index]
             if given not in donated:
                 raise _broken(graph, node, f"overwrites input {index}, which is not donated")
             assert isinstance(given, Var)
-            overwritten.add(given)
+            gone.add(given)
         defined.update(node.outputs)
     for name, var in graph.outputs.items():
         if var not in defined:
             raise EngineError(f"graph {graph.name}: output {name!r} is not defined")
-        if owners.get(var, var) in overwritten:
+        if owners.get(var, var) in gone:
             raise EngineError(f"graph {graph.name}: output {name!r} is overwritten by an update")
     return graph
 
@@ -63,6 +63,8 @@ def _check_node(graph: Graph, node: Node, defined: set[Var], names: dict[Var, st
         raise _broken(graph, node, f"has attributes {sorted(node.attrs)}, the op takes {sorted(node.op.attrs)}")
     if not node.op.variadic and len(node.inputs) != len(node.op.vjps):
         raise _broken(graph, node, f"has {len(node.inputs)} inputs, the op takes {len(node.op.vjps)}")
+    if isinstance(node.attrs.get("body"), Graph):
+        verify(node.attrs["body"])
     found = tuple(var.spec for var in node.outputs)
     try:
         expected = infer(node.op, node.inputs, node.attrs)

@@ -42,6 +42,16 @@ def step_key(seed: int, step: int) -> int:
     return _signed(_mix(_mix((seed + 1) * _GAMMA & _WORD) + (step + 1) * _GAMMA & _WORD))
 
 
+def first_counter(stream: int) -> int:
+    """The counter of the first number of a stream."""
+    return stream * _STREAM_LENGTH + 1
+
+
+def keep_below(rate: float) -> int:
+    """A uniform int64 word below this keeps its element: that happens with probability 1 - rate."""
+    return _signed(min(round((1.0 - rate) * (1 << 64)), _WORD) ^ (1 << 63))
+
+
 def _scalar(word: int) -> torch.Tensor:
     """A number as a tensor without dimensions, which torch takes on any device and in half the time of a number."""
     return torch.tensor(_signed(word))
@@ -56,7 +66,7 @@ _STEPS = tuple(
 @lru_cache(maxsize=64)
 def _weyl(count: int, stream: int, device: torch.device) -> torch.Tensor:
     """The counters of a stream times SplitMix64's gamma: the part of a draw that does not depend on the key."""
-    start = stream * _STREAM_LENGTH + 1
+    start = first_counter(stream)
     return torch.arange(start, start + count, device=device).mul_(_signed(_GAMMA))
 
 
@@ -71,9 +81,7 @@ def _words(key: torch.Tensor, shape: tuple[int, ...], stream: int) -> torch.Tens
 def _dropout_mask(key: torch.Tensor, *, shape: tuple[int, ...], rate: float, stream: int, dtype: str) -> torch.Tensor:
     if not 0.0 <= rate < 1.0:
         raise ValueError(f"rate must be from 0 to below 1, found {rate}")
-    keep = 1.0 - rate
-    threshold = _signed(min(round(keep * (1 << 64)), _WORD) ^ (1 << 63))
-    return (_words(key, shape, stream) < threshold).to(DTYPES[dtype]).mul_(1.0 / keep)
+    return (_words(key, shape, stream) < keep_below(rate)).to(DTYPES[dtype]).mul_(1.0 / (1.0 - rate))
 
 
 OPS = (

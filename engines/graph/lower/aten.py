@@ -13,6 +13,7 @@ import math
 import operator
 import re
 from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -43,10 +44,14 @@ RESERVED = re.compile(r"\d|[cv]\d+$|run$|inf$|nan$|_?$|__debug__$")
 """Names that an input may not keep."""
 
 
-def lower(graph: Graph) -> tuple[str, Run]:
-    """The source of a function of the graph's inputs, in their order, and the function, giving a tuple of outputs."""
-    source = "\n".join(_source(graph))
+def lower(graph: Graph, functions: Mapping[Graph, Callable[..., Any]] = MappingProxyType({})) -> tuple[str, Run]:
+    """The source of a function of the graph's inputs, in their order, and the function, giving a tuple of outputs.
+
+    `functions` are what to call, by its `__name__`, for a node that has a certain body.
+    """
+    source = "\n".join(_source(graph, functions))
     scope: dict[str, Any] = {node.op.name: node.op.kernel for node in graph.nodes}
+    scope |= {function.__name__: function for function in functions.values()}
     scope |= {f"c{i}": tensor for i, tensor in enumerate(graph.constants.values())}
     scope |= {"inf": math.inf, "nan": math.nan}
     # The text is ours, made above from op names of the table and from the repr of plain data.
@@ -54,8 +59,13 @@ def lower(graph: Graph) -> tuple[str, Run]:
     return source, scope.pop("run")  # popped, so that dropping the function frees its constants at once
 
 
-def _source(graph: Graph) -> Iterator[str]:
-    names = _names(graph)
+def is_called(node: Node, functions: Mapping[Graph, Callable[..., Any]]) -> bool:
+    """Whether a node is one of those that a function stands for."""
+    return node.attrs.get("body") in functions
+
+
+def _source(graph: Graph, functions: Mapping[Graph, Callable[..., Any]]) -> Iterator[str]:
+    names = _names(graph, {function.__name__ for function in functions.values()})
     last_use = _last_uses(graph)
     ours = {var for node in graph.nodes for var in node.outputs}
     yield f"def run({', '.join(names[var] for var in graph.inputs.values())}):"
@@ -65,7 +75,8 @@ def _source(graph: Graph) -> Iterator[str]:
         done = [names[var] for var in _operands(node) if last_use[var] is node and var in ours]
         done += ["_"] * any(var not in last_use for var in node.outputs)
         free = f"; del {', '.join(dict.fromkeys(done))}" if done else ""
-        yield f"    {results}{comma} = {_call(node, names)}{free}  # {_comment(str(node.where))}"
+        call = _call(node, names, functions[node.attrs["body"]] if is_called(node, functions) else None)
+        yield f"    {results}{comma} = {call}{free}  # {_comment(str(node.where))}"
     returned = [names[var] for var in graph.outputs.values()]
     yield f"    return ({', '.join(returned)}{',' * (len(returned) == 1)})"
 
@@ -75,10 +86,10 @@ def _comment(text: str) -> str:
     return "".join(char if char.isprintable() else "?" for char in text)
 
 
-def _names(graph: Graph) -> Mapping[Var, str]:
+def _names(graph: Graph, taken: set[str]) -> Mapping[Var, str]:
     """Identifiers: inputs keep their names as far as Python allows, constants are c0, c1, ..., results v0, v1, ..."""
     names: dict[Var, str] = {}
-    taken: set[str] = {node.op.name for node in graph.nodes}
+    taken = {node.op.name for node in graph.nodes} | taken
     for name, var in graph.inputs.items():
         plain = re.sub(r"\W", "_", name, flags=re.ASCII)
         plain = f"in_{plain}" if keyword.iskeyword(plain) or RESERVED.match(plain) else plain
@@ -112,8 +123,10 @@ def _text(operand: Operand, names: Mapping[Var, str]) -> str:
     return f"({text})" if text.startswith("-") else text
 
 
-def _call(node: Node, names: Mapping[Var, str]) -> str:
+def _call(node: Node, names: Mapping[Var, str], function: Callable[..., Any] | None) -> str:
     operands = [_text(i, names) for i in node.inputs]
+    if function is not None:
+        return f"{function.__name__}({', '.join(operands)})"
     if node.op.kernel in INFIX:
         return f" {INFIX[node.op.kernel]} ".join(operands)
     if node.op.kernel is operator.neg:

@@ -14,9 +14,14 @@ from engines.graph.ir import Graph
 from engines.graph.passes.cse import cse
 from engines.graph.passes.dce import dce
 from engines.graph.passes.fold import fold
+from engines.graph.passes.fuse import fuse
+from engines.graph.passes.narrow import narrow
+from engines.graph.passes.pool import pool
 from engines.graph.passes.simplify import simplify
 
 Pass = Callable[[Graph], Graph]
 
-PIPELINE: tuple[Pass, ...] = (simplify, fold, cse, dce)
-"""Every pass, in order. Simplify comes before fold because it recognises a `full_like`, which fold makes a constant."""
+PIPELINE: tuple[Pass, ...] = (simplify, narrow, fold, cse, pool, fuse, dce)
+"""Every pass, in order. Simplify comes before fold because it recognises a `full_like`, which fold makes a constant.
+Narrow comes before fold because it makes small what fold may then compute, and leaves broadcasts behind that nobody
+reads. Fuse comes after all that look at single nodes."""

@@ -3,14 +3,14 @@
     a = op(x, attrs); b = op(x, attrs)     -> b is a
 
 Same outputs, bit for bit: an op is a function of its inputs and attributes; randomness is an input too. Updates, which
-overwrite their inputs, are never merged.
+overwrite their inputs, are never merged, nor are nodes with a body.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from engines.graph.ir import Graph, Node, Operand, Var, rewrite
+from engines.graph.ir import Graph, Node, Operand, Var, overwritten, rewrite
 
 
 def cse(graph: Graph) -> Graph:
@@ -18,7 +18,7 @@ def cse(graph: Graph) -> Graph:
     first: dict[Any, tuple[Var, ...]] = {}
 
     def visit(node: Node) -> Node | tuple[Var, ...]:
-        if node.op.donates:
+        if overwritten(node) or "body" in node.attrs:
             return node
         key = (node.op, tuple(map(_identity, node.inputs)), tuple(_literal(v) for v in node.attrs.items()))
         found = first.setdefault(key, node.outputs)

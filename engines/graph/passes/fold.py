@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import torch
 
-from engines.graph.ir import Graph, Node, Var, rewrite
+from engines.graph.ir import Graph, Node, Var, overwritten, rewrite
 from engines.op import kernels_only
 from engines.ops import TABLE
 
@@ -28,7 +28,7 @@ def fold(graph: Graph) -> Graph:
     constants = dict(graph.constants)
 
     def visit(node: Node) -> Node | tuple[Var, ...]:
-        if node.op.donates or sum(math.prod(var.spec.shape) for var in node.outputs) > LARGEST:
+        if overwritten(node) or sum(math.prod(var.spec.shape) for var in node.outputs) > LARGEST:
             return node
         operands = [_known(node, i, constants) for i in range(len(node.inputs))]
         if any(operand is NotImplemented for operand in operands):

@@ -1,0 +1,135 @@
+"""Native lowering: the fused regions of a graph as one C file, compiled, loaded, and called from the generated Python.
+
+    functions, source = native(graph)       # one function for each fused node's body, and the C text
+    outputs = functions[body](x, y)         # as its kernels would give, within rounding
+
+Where no compiler is found or it refuses, there are no functions and the graph runs on its kernels.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+
+from engines.graph.fused import FUSED, interpret
+from engines.graph.ir import Graph, Node, Var
+from engines.graph.lower import compiler, loops, pooling
+from engines.graph.lower.loops import Pieces
+from engines.graph.lower.prelude import PRELUDE
+from engines.graph.passes.fuse import domain
+from engines.op import kernels_only
+from engines.value import EngineError, Spec
+
+Function = Callable[..., tuple[torch.Tensor, ...]]
+OUTSIDE = 3
+"""What a region returns that met an index outside its plane. On another status but 0 the kernels say what is wrong."""
+
+Writer = Callable[[str, Graph, Pieces], str]
+
+
+def native(graph: Graph) -> tuple[Mapping[Graph, Function], str]:
+    """What each body of a fused node is as a function of its inputs, and the C source that they come from."""
+    bodies = [node.attrs["body"] for node in graph.nodes if node.op is FUSED and is_sound(node)]
+    writers = {body: write for body in bodies if (write := writer(body)) is not None}
+    if not writers:
+        return {}, ""
+    names = {body: f"fused_{number}" for number, body in enumerate(writers)}
+    source = text({name: (body, writers[body]) for body, name in names.items()})
+    library = compiler.load(source)
+    if library is None:
+        return {}, source
+    return {body: bound(getattr(library, name), body, name) for body, name in names.items()}, source
+
+
+def is_sound(node: Node) -> bool:
+    """Whether a node gives its body what that takes, and gets what that gives: C would not notice."""
+    body: Graph = node.attrs["body"]
+    outside = [*node.inputs, *node.outputs]
+    inside = [*body.inputs.values(), *body.outputs.values()]
+    return len(outside) == len(inside) and all(
+        isinstance(o, Var) and o.spec == i.spec for o, i in zip(outside, inside, strict=True)
+    )
+
+
+def text(bodies: Mapping[str, tuple[Graph, Writer]]) -> str:
+    """The C file of these regions."""
+    pieces = Pieces()
+    functions = [write(name, body, pieces) for name, (body, write) in bodies.items()]
+    return "\n".join([PRELUDE, str(pieces), *functions, ""])
+
+
+def writer(body: Graph) -> Writer | None:
+    """What writes a region in C, if anything does: a stored file may hold any."""
+    if pooling.fits(body):
+        return pooling.region
+    domains = {domain(node) for node in body.nodes}
+    alike = len(domains) == 1 and None not in domains and not body.constants
+    return loops.region if alike and loops.fits(body) else None
+
+
+def bound(function: Callable[..., int], body: Graph, name: str) -> Function:
+    """A C function as one of tensors."""
+    given_count = len(body.inputs)
+    updated = _updated(body)
+    # Small stand-ins spread to the results' shapes: a new tensor like one of them costs half of one by shape and dtype.
+    results = [
+        None if var in updated else torch.empty((), dtype=var.spec.dtype).expand(var.spec.shape)
+        for var in body.outputs.values()
+    ]
+    in_place = bool(body.donated)
+    aliases = [updated.get(var, 0) for var in body.outputs.values()]
+    pointers = ctypes.c_void_p * (given_count + len(results))
+    new_like = torch.empty_like
+
+    expected = [var.spec for var in body.inputs.values()]
+    checked = False
+
+    def check(given: Sequence[torch.Tensor]) -> None:
+        """C trusts the shapes that it was made for. They are the same at every call, so one look is enough."""
+        nonlocal checked
+        for tensor, spec in zip(given, expected, strict=True):
+            if Spec.of(tensor) != spec:
+                where = body.nodes[-1].where
+                raise EngineError(f"{name}: a region takes {spec}, found {Spec.of(tensor)}; from {where}")
+        checked = True
+
+    def on_kernels(given: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        with kernels_only():
+            return interpret(given, body=body)
+
+    def call(*given: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        if not checked:
+            check(given)
+        for tensor in given:
+            if not tensor.is_contiguous():
+                if in_place:
+                    return on_kernels(given)
+                given = tuple(each.contiguous() for each in given)
+                break
+        outputs = [
+            given[alias] if result is None else new_like(result, memory_format=torch.contiguous_format)
+            for result, alias in zip(results, aliases, strict=True)
+        ]
+        status = function(pointers(*[t.data_ptr() for t in given], *[t.data_ptr() for t in outputs]))
+        if status == OUTSIDE:  # of which torch's kernel would not take notice
+            first = body.nodes[0]
+            raise EngineError(
+                f"{first.op.name}: an index lies outside its plane; in a fused region, from {first.where}"
+            )
+        return on_kernels(given) if status else tuple(outputs)
+
+    call.__name__ = name
+    return call
+
+
+def _updated(body: Graph) -> dict[object, int]:
+    """Results that stand in the storage of an input: which one."""
+    index = {var: number for number, var in enumerate(body.inputs.values())}
+    return {
+        node.outputs[position]: index[given]
+        for node in body.nodes
+        for position in node.op.donates
+        if (given := node.inputs[position]) in index
+    }
