@@ -215,6 +215,8 @@ def _same_learning(row: Record) -> tuple[str, str]:
     if learning is None or learning.largest_relative_difference is None:
         return CANNOT_TELL, f"nothing is stored on how the losses of {row.engine} differ from those of {DYNAMIC}"
     text = f"losses of {row.engine} and {DYNAMIC} differ by at most {learning.largest_relative_difference:.1e} relative"
+    if learning.compared_steps is not None and learning.compared_steps < len(learning.losses):
+        text = f"through the first {learning.compared_steps} steps, before roundings have grown, {text}"
     if agreement.verdict != "agrees" or agreement.allowed is None:
         return "not to the bit", text
     return "within tolerance", f"{text}, where {agreement.allowed:.1e} is allowed"

@@ -221,6 +221,7 @@ def _learning(extra: Field) -> Learning | None:
         test_samples=learning["test_samples"].whole(1),
         equal_bits_to=_text(learning, "equal_bits_to"),
         largest_relative_difference=learning.maybe("largest_relative_difference", Field.not_negative),
+        compared_steps=learning.maybe("compared_steps", Field.whole),
     )
 
 

@@ -127,6 +127,7 @@ class Learning:
     test_samples: int
     equal_bits_to: str | None
     largest_relative_difference: float | None
+    compared_steps: int | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -11,14 +11,15 @@ from suites.harness.effort import Effort
 from suites.harness.replay import RunRow
 
 SHAPES_AT = 1000
-LARGE = 10_000
+LARGE, LARGEST = 10_000, 100_000
 
 
 def cells(effort: Effort, device: str) -> list[Cell]:
     """The deep chain at every length; the wide and the tree-shaped one at one length, to compare shapes."""
 
     def cell(name: str, ops: int) -> Cell:
-        rounds = effort.prepare_rounds if ops >= LARGE else None
+        few = effort.prepare_rounds if ops < LARGEST else (effort.prepare_rounds + 1) // 2
+        rounds = few if ops >= LARGE else None
         return Cell(
             "construction", name, "construct", knobs=(("elements", 1), ("ops", ops)), device=device, rounds=rounds
         )

@@ -41,14 +41,14 @@ EFFORTS: Mapping[str, Effort] = MappingProxyType(
             Effort(
                 name="quick",
                 precision=0.05,
-                seconds_per_engine=0.8,
+                seconds_per_engine=0.6,
                 warm_up_seconds=0.3,
                 min_rounds=10,
                 max_rounds=60,
                 batches=(1, 16, 64, 256),
                 chain_lengths=(10, 100, 1000, 10_000, 100_000),
                 prepare_rounds=3,
-                epochs={"cnn": 30, "lenet5": 40},
+                epochs={"cnn": 30, "lenet5": 30},
             ),
             Effort(
                 name="standard",

@@ -263,7 +263,7 @@ def _counters(job: Measuring, arm: Arm) -> None:
 
 def _release(job: Measuring, arm: Arm) -> None:
     arm.worker.ask("release")
-    if job.cell.prepares and job.cell.rounds is not None:
+    if job.cell.quantity == "construct" and job.cell.rounds is not None:
         arm.worker.end()  # what was built in its hundred thousands leaves a scattered heap, which slows later cells
 
 
