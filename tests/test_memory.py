@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from dataclasses import fields, replace
 from functools import partialmethod
 
@@ -11,6 +12,10 @@ import pytest
 import torch
 
 from engines.engine import Outputs
+from engines.graph.engine import GraphEngine
+from engines.graph.passes import PIPELINE
+from engines.graph.passes.fuse import fuse
+from engines.graph.passes.pool import pool
 from engines.ops.random import step_key
 from engines.registry import ENGINES, load_engine
 from engines.tape import Tape
@@ -69,6 +74,7 @@ def test_the_heap_s_mark_moves_by_the_size_of_a_tensor_allocated_and_freed_insid
 
         return memory.heap_of(call).peak_bytes
 
+    # Both sizes are above 256, up to which Python keeps one object for all equal numbers, also those in saved shapes.
     small, large = peak(MIB), peak(65 * MIB)
     assert large - small == pytest.approx(64 * MIB, rel=0.01)
     assert small == pytest.approx(9 * MIB, rel=0.05)
@@ -151,9 +157,16 @@ def test_where_half_of_the_backward_pass_has_run_the_tape_has_freed_activations(
 
 
 def test_the_curve_s_maximum_is_what_the_real_allocator_saw_less_what_is_not_a_tensor(of_images):
-    for name, found in of_images.items():
+    kernels = GraphEngine(passes=tuple(step for step in PIPELINE if step not in {pool, fuse}))
+    on_kernels = {**of_images, "graph": memory.memory_of(kernels, IMAGES)}  # C takes its scratch by itself
+    for name, found in on_kernels.items():
         assert highest(found.curve) <= found.peak_bytes, name
-        assert highest(found.curve) == pytest.approx(found.peak_bytes, rel=0.25), name  # C's scratch is no tensor
+        assert highest(found.curve) == pytest.approx(found.peak_bytes, rel=0.15), name
+
+
+def test_scratch_that_generated_c_takes_is_in_the_peak_and_not_on_the_curve(of_images):
+    with_c = of_images["graph"]
+    assert with_c.lower_bound_bytes <= highest(with_c.curve) < with_c.peak_bytes
 
 
 def test_events_are_followed_by_address_and_what_was_there_before_is_set_apart():
@@ -284,18 +297,20 @@ def test_the_tape_s_record_is_its_entries_and_torch_s_descriptors_of_what_they_s
     task = chain(200).task()
     program = TapeEngine().prepare(task)
     tape = program.record(program.place(task.batch, 0))
-    kept = [entry[0].kept(entry) for entry in tape.entries if type(entry) is tuple and len(entry) > 1]
-    tensors = {id(value) for args in kept for value in args if isinstance(value, torch.Tensor)}
+    entries = [entry for entry in tape.entries if type(entry) is tuple and len(entry) > 1]
+    saved = [value for entry in entries for value in entry[0].kept(entry)]
+    tensors = {id(value): value for value in saved if isinstance(value, torch.Tensor)}
+    objects = sum(map(sys.getsizeof, (tape.entries, *entries, *tensors.values())))
     found = memory.memory_of(TapeEngine(), chain(200))
-    assert tape.record_bytes < found.record_bytes < tape.record_bytes + 600 * len(tensors)
+    assert objects < found.record_bytes < objects + 600 * len(tensors)
     assert found.record_entries == len(tape.entries)
 
 
 def test_a_record_does_not_count_the_elements_of_what_it_saves():
-    small, large = (replace(chain(50), knobs=(("elements", elements), ("ops", 50))) for elements in (4, 100_000))
+    small, large = (replace(chain(50), knobs=(("elements", elements), ("ops", 50))) for elements in (300, 100_000))
     few, many = (memory.memory_of(TapeEngine(), cell) for cell in (small, large))
     assert many.peak_bytes > 100 * few.peak_bytes
-    assert many.record_bytes == pytest.approx(few.record_bytes, abs=2000)  # one tensor's elements are 400,000 bytes
+    assert many.record_bytes == pytest.approx(few.record_bytes, rel=0.05)
 
 
 # What is missing, and the door

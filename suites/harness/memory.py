@@ -47,7 +47,8 @@ class Memory:
     - `peak_bytes`: the most that the call held at once, the median of `peak_bytes_by_call`.
     - `reserved_bytes`: the most that CUDA's caching allocator had reserved, all it held before included.
     - `curve`: tensor bytes that the call held, as (events of torch's allocator so far, bytes); thinned to about 500
-      points, none of its maxima lost. `backward_from` is where on it the backward pass begins, to within a few events.
+      points, none of its maxima lost. Scratch that a graph's generated C takes by itself is in the peak, not here.
+      `backward_from` is where on it the backward pass begins, to within a few events.
     - `allocations`, `allocated_bytes`: how many blocks one call took from torch's allocator, and their sum.
     - `record_bytes`: what the graph itself takes, the elements of tensors not counted: for a dynamic engine what
       recording one forward pass leaves alive (Python objects, torch's descriptors of tensors, autograd's nodes), for a
