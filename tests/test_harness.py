@@ -96,7 +96,10 @@ def ratio(low, value, high):
         (ratio(0.90, 0.91, 0.92), None, "faster"),
         (ratio(1.08, 1.09, 1.10), None, "slower"),
         (ratio(0.995, 1.0, 1.005), None, "no difference"),
-        (ratio(1.002, 1.004, 1.006), None, "slower"),
+        (ratio(1.002, 1.004, 1.006), None, "no difference"),
+        (ratio(1.005, 1.015, 1.025), None, "cannot tell"),
+        (ratio(1.012, 1.015, 1.018), None, "slower"),
+        (ratio(0.982, 0.985, 0.988), None, "faster"),
         (ratio(0.95, 1.0, 1.05), None, "cannot tell"),
         (ratio(1.002, 1.004, 1.006), ratio(0.99, 1.0, 1.01), "no difference"),
         (ratio(1.03, 1.04, 1.05), ratio(0.98, 1.01, 1.04), "cannot tell"),
@@ -105,7 +108,7 @@ def ratio(low, value, high):
         (ratio(0.97, 0.98, 0.985), ratio(0.98, 0.99, 0.995), "cannot tell"),
     ],
 )
-def test_a_difference_is_claimed_only_beyond_one_and_beyond_the_control(found, control, claim):
+def test_a_difference_is_claimed_only_beyond_the_margin_and_beyond_the_control(found, control, claim):
     assert statistics.verdict(found, control, margin=0.01) == claim
 
 

@@ -27,10 +27,17 @@ def suites(folder: Path, *arguments: str) -> list[str]:
     return [sys.executable, "-m", "pytest", "-q", *chosen, "--benchmark-only", "--results", str(folder), *arguments]
 
 
-def start(folder: Path, *arguments: str, **options) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        suites(folder, *arguments), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options
-    )
+INTERRUPTIBLE = (
+    "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); "
+    "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+)
+"""Python that takes Ctrl-C as at a terminal, also where these tests run in the background and ignore it."""
+
+
+def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    python, *rest = suites(folder, *arguments)
+    command = [python, "-c", INTERRUPTIBLE, *rest]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 def wait_for_rows(folder: Path, count: int) -> Path:

@@ -106,7 +106,7 @@ def finish(job: Measuring, rows: Sequence[Row]) -> dict[str, Row]:
     twin = baseline(job.contenders).again()
     by_name = {row.engine: row for row in rows}
     control = _between(by_name.get(twin.label), by_name.get(twin.name))
-    add_ratios([row for row in rows if row.engine != twin.label], control, job.effort.precision / 2)
+    add_ratios([row for row in rows if row.engine != twin.label], control, job.effort.precision)
     if control is not None:
         for row in rows:
             row.control = {"engine": twin.name, **asdict(control), "false_alarm": control.excludes_one}

@@ -103,15 +103,18 @@ def _bootstrap(series: np.ndarray[Any, Any], seed: int) -> tuple[float, float]:
 def verdict(ratio: Ratio, control: Ratio | None, margin: float) -> Verdict:
     """What may be claimed of a ratio, beside the ratio of one engine to itself in the same rounds.
 
-    A difference lies wholly beyond both 1 and the control's interval. There is none where the whole interval lies
-    within `margin` of 1. Between the two lies what cannot be told.
+    `margin` is the smallest difference that this effort means to resolve. An interval tells how well the rounds of
+    these processes agree, not how far two processes that run the same lie apart, which is often some per cent: so a
+    difference lies wholly beyond `margin`, and beyond the control's interval. There is none where the whole interval
+    lies within `margin` of 1. Between the two lies what cannot be told.
     """
-    floor, ceiling = (1.0, 1.0) if control is None else (min(1.0, control.low), max(1.0, control.high))
+    least, most = 1.0 - margin, 1.0 + margin
+    floor, ceiling = (least, most) if control is None else (min(least, control.low), max(most, control.high))
     if ratio.high < floor:
         return "faster"
     if ratio.low > ceiling:
         return "slower"
-    return "no difference" if 1.0 - margin <= ratio.low and ratio.high <= 1.0 + margin else "cannot tell"
+    return "no difference" if least <= ratio.low and ratio.high <= most else "cannot tell"
 
 
 def control(ratios: Sequence[Ratio]) -> Control:
