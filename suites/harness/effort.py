@@ -15,8 +15,8 @@ class Effort:
     """The knobs of one effort.
 
     `precision` is the smallest difference that is claimed. Rounds go on until every ratio's interval is that wide, or
-    `seconds_per_engine` have been spent for each engine of the cell; `min_rounds` and `max_rounds` bound both. A program
-    gets `warm_up_seconds` to become stable.
+    `seconds_per_engine` have been spent for each engine of the cell; `min_rounds` and `max_rounds` bound both. To
+    become stable a program gets `warm_up_seconds`.
     `batches` and `chain_lengths` are what the suites sweep; `epochs` is how long the digits are learned. The CNN's
     epochs were chosen by looking at test accuracy, for want of a validation split, so that accuracy is no estimate for
     unseen digits.
