@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-import platform
 import random
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -180,29 +176,3 @@ def test_threads_rest_after_work_instead_of_spinning():
         rest()
         busy.append(spun(0.03))
     assert min(busy) < 0.002
-
-
-PLACES = """
-import torch
-from suites.harness.heap import Layout, keep_freed_memory
-
-keep_freed_memory()
-layout, sizes = Layout(1), (64 << 10, 1 << 20, 5 << 20, 9 << 20)
-places = [set() for _ in sizes]
-for _ in range(30):
-    layout.draw()
-    tensors = [torch.empty(size, dtype=torch.uint8) for size in sizes]
-    for seen, tensor in zip(places, tensors):
-        seen.add(tensor.data_ptr())
-    del tensors, tensor
-print(*map(len, places))
-"""
-
-
-def test_in_a_worker_s_memory_small_and_large_tensors_move_when_the_layout_is_drawn_anew():
-    if platform.libc_ver()[0] != "glibc":
-        pytest.skip("another C library than glibc")
-    root = Path(__file__).parent.parent
-    done = subprocess.run([sys.executable, "-c", PLACES], cwd=root, capture_output=True, text=True, check=True)
-    assert all(int(count) > 1 for count in done.stdout.split()), done.stdout
-    assert len(done.stdout.split()) == 4

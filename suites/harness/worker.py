@@ -28,7 +28,7 @@ from suites.harness.agreement import judge, load_arrays, results, save_arrays
 from suites.harness.cell import Cell, cell_from
 from suites.harness.clock import calls_per_sample, resolution_seconds, sample, seconds, synchronize
 from suites.harness.contender import Contender
-from suites.harness.heap import Layout, keep_freed_memory
+from suites.harness.heap import keep_freed_memory
 from suites.harness.memory import memory_of
 from suites.harness.protocol import VERSION, Status, decode_request, encode
 from suites.harness.rest import rest
@@ -72,7 +72,6 @@ class Worker:
     """What one process knows: the cell it is ready for, or its training."""
 
     def __init__(self) -> None:
-        self._layout = Layout(os.getpid())
         self._ready: Ready | None = None
         self._training: Training | None = None
         self._folder = Path()
@@ -147,10 +146,9 @@ class Worker:
         return {**asdict(found), "calls": calls, **_clock_facts(level * calls)}
 
     def sample(self, given: Given) -> Answer:
-        """One sample of a round: a new memory layout, calls that lead in, then the timed calls."""
+        """One sample of a round: calls that lead in, then the timed calls."""
         ready = self.ready
         if not ready.cell.prepares:
-            self._layout.draw()
             _lead_in(ready)
         taken = sample(ready.call, given["calls"], ready.cell.device, collector=ready.contender.collector)
         return {**asdict(taken), "preparation": ready.preparation and ready.preparation._asdict()}
