@@ -22,8 +22,8 @@ from engines.graph.executable import CONSTANTS, DIGEST, GRAPH
 from engines.graph.fused import inline
 from engines.graph.lower import compiler, loops
 from engines.graph.lower.formulas import FORMULAS, ROWS, UPDATES
-from engines.graph.lower.loops import SUMS
 from engines.graph.lower.prelude import PRELUDE
+from engines.graph.lower.walk import SUMS
 from engines.graph.passes import fuse
 from engines.graph.passes import fuse as fuse_pass
 from engines.graph.passes.fuse import MAPS, REDUCTIONS

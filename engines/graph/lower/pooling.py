@@ -20,7 +20,9 @@ from collections.abc import Iterator
 import torch
 
 from engines.graph.ir import Graph, Node, Var
-from engines.graph.lower.loops import PARALLEL_WORK, Pieces, comment
+from engines.graph.lower.loops import comment
+from engines.graph.lower.nest import PARALLEL_WORK
+from engines.graph.lower.piece import Pieces
 from engines.graph.passes.pool import BACK, POOL, are_sparse_gradients, is_small
 from engines.value import Spec
 
