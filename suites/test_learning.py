@@ -14,7 +14,7 @@ from suites.harness.effort import Effort
 from suites.harness.measure import Measuring
 from suites.harness.replay import RunRow
 from suites.harness.row import Row
-from suites.learn import LEARNERS, learn
+from suites.learn import BATCH_SIZE, LEARNERS, learn
 from suites.workloads.digits import sklearn_digits
 
 ENGINES = LEARNERS
@@ -23,7 +23,7 @@ ENGINES = LEARNERS
 def cells(effort: Effort, device: str) -> list[Cell]:
     """The two networks that were made for digits."""
     del effort
-    return [Cell("learning", name, "train", 64, device=device) for name in ("cnn", "lenet5")]
+    return [Cell("learning", name, "train", BATCH_SIZE, device=device) for name in ("cnn", "lenet5")]
 
 
 class RemoteTraining:

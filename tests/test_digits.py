@@ -131,6 +131,16 @@ def test_sklearn_images_keep_their_labels_and_are_normalised_by_the_training_par
         np.testing.assert_allclose(found[:, 0], (images[chosen] - mean) / deviation, atol=1e-5)
 
 
+def test_validation_holds_out_training_digits_and_never_meets_the_test() -> None:
+    whole, part = sklearn_digits(), sklearn_digits().validation()
+    training = {image.tobytes() for image in whole.train_images}
+    learned, held = ({image.tobytes() for image in images} for images in (part.train_images, part.test_images))
+    assert learned | held == training
+    assert not learned & held
+    np.testing.assert_array_equal(np.bincount(part.test_labels), np.bincount(whole.train_labels) // 5)
+    assert "held out" in part.source
+
+
 def test_enlarge_keeps_constant_images_and_takes_pixels_as_areas() -> None:
     np.testing.assert_allclose(enlarge(np.full((2, 8, 8), 5.0)), np.full((2, 28, 28), 5.0))
     left = np.zeros((1, 8, 8))

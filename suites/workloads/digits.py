@@ -13,15 +13,19 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import zoom
-from sklearn.datasets import load_digits  # type: ignore[import-untyped]
+import torch
 
 Array = npt.NDArray[Any]
+
+SHIPPED = ("scikit-learn", "sklearn/datasets/data/digits.csv.gz")
+"""A distribution and its file of digits, a row of 64 pixels and a label each. Read as a file: to import scikit-learn
+would take each worker as long as to import torch."""
 
 SIDE = 28
 CLASSES = 10
@@ -86,6 +90,13 @@ class Digits:
         order = rng.permutation(count)
         return (self._batch(order[at : at + batch_size]) for at in range(0, count - batch_size + 1, batch_size))
 
+    def validation(self) -> Digits:
+        """The training digits alone, every fifth of each held out for testing: to choose by without seeing the test."""
+        held = every_fifth(self.train_labels)
+        images, labels = self.train_images, self.train_labels
+        source = f"{self.source}, training part, a fifth of it held out"
+        return Digits(images[~held], labels[~held], images[held], labels[held], source)
+
     def _batch(self, chosen: npt.NDArray[np.int64]) -> dict[str, Array]:
         return {"image": self.train_images[chosen], "label": self.train_labels[chosen]}
 
@@ -106,23 +117,32 @@ def sklearn_digits() -> Digits:
     Source: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits (test part), UCI Machine Learning
     Repository, 1998, https://doi.org/10.24432/C50P49.
     """
-    pixels, labels = load_digits(return_X_y=True)
-    images = enlarge(pixels.reshape(-1, 8, 8))
-    is_test = np.zeros(len(labels), dtype=bool)
-    for digit in range(CLASSES):
-        is_test[np.flatnonzero(labels == digit)[TEST_EVERY - 1 :: TEST_EVERY]] = True
+    distribution, name = SHIPPED
+    rows = np.loadtxt(str(metadata.distribution(distribution).locate_file(name)), delimiter=",")
+    images, labels = enlarge(rows[:, :-1].reshape(-1, 8, 8)), rows[:, -1].astype(np.int64)
+    is_test = every_fifth(labels)
     train, test = (images[~is_test], labels[~is_test]), (images[is_test], labels[is_test])
     return _normalised(train, test, 16.0, "scikit-learn's digits, enlarged from 8x8 to 28x28")
 
 
-def enlarge(images: Array) -> Array:
-    """Resize images (n, height, width) by bilinear interpolation to (n, 28, 28), in their own dtype.
+def every_fifth(labels: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Which of the labels (n,) are every fifth of their digit: a stratified choice, the same everywhere."""
+    chosen = np.zeros(len(labels), dtype=bool)
+    for digit in range(CLASSES):
+        chosen[np.flatnonzero(labels == digit)[TEST_EVERY - 1 :: TEST_EVERY]] = True
+    return chosen
 
-    scipy.ndimage.zoom, as SciPy comes with scikit-learn anyway. Its grid mode takes a pixel as an area, so that the
-    images keep their borders (PyTorch's align_corners=False); without it the outer half pixels would be cut off.
+
+def enlarge(images: Array) -> Array:
+    """Resize images (n, height, width) by bilinear interpolation to (n, 28, 28), in their own float dtype.
+
+    A pixel is taken as an area, so that the images keep their borders; with pixels taken as points the outer half of
+    the border pixels would be cut off.
     """
-    factors = (1.0, SIDE / images.shape[1], SIDE / images.shape[2])
-    enlarged: Array = zoom(images, factors, order=1, mode="nearest", grid_mode=True)
+    wide = torch.nn.functional.interpolate(
+        torch.from_numpy(images)[:, None], size=(SIDE, SIDE), mode="bilinear", align_corners=False
+    )
+    enlarged: Array = wide[:, 0].numpy()
     return enlarged
 
 
