@@ -2,7 +2,7 @@
 
     python -m suites.learn                                   # cnn and lenet5 on scikit-learn's digits
     python -m suites.learn --workload cnn --data ~/mnist --epochs 3
-    python -m suites.learn --workload cnn --validate         # train on 4 fifths of the training digits, test on the rest
+    python -m suites.learn --workload cnn --validate              # a fifth of the training digits held out
 
 Every engine starts from the same parameters, sees the same batches and draws the same dropout masks. With passes off,
 the loss curves of tape and graph must be equal to the last bit. With passes on, sums are rounded in another order, and

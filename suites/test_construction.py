@@ -18,7 +18,7 @@ def cells(effort: Effort, device: str) -> list[Cell]:
     """The deep chain at every length; the wide and the tree-shaped one at one length, to compare shapes."""
 
     def cell(name: str, ops: int) -> Cell:
-        few = effort.prepare_rounds if ops < LARGEST else (effort.prepare_rounds + 1) // 2
+        few = effort.prepare_rounds if ops < LARGEST else effort.prepare_rounds // 2
         rounds = few if ops >= LARGE else None
         return Cell(
             "construction", name, "construct", knobs=(("elements", 1), ("ops", ops)), device=device, rounds=rounds
