@@ -46,6 +46,7 @@ NOTHING = {"finite_differences": False, "why": "the mean of nothing is NaN"}
 COARSE = {"finite_differences": False, "why": "rounded to float32, which hides a small step"}
 
 ONE_EACH = {"stride": 2, "padding": 1, "dilation": 2}
+WHOLE = Case("integers", (integers(3, 4, below=50), 7), ref.whole_quotient)
 PAIRS = {"stride": (2, 1), "padding": (1, 2), "dilation": (1, 2), "groups": 2}
 WINDOW = {"kernel_size": (3, 2), "stride": (2, 1), "padding": (1, 0)}
 
@@ -63,6 +64,7 @@ CASES: dict[str, tuple[Case, ...]] = {
         Case("number 0 left", (0.0, positive(3)), lambda a, b: torch.tensor(a, dtype=b.dtype) ** b, **NO_TORCH),
         Case("base 0", (exactly(0.0, 0.0, 0.0), exactly(2.0, 3.0, 4.0)), torch.pow, **NO_TORCH),
     ),
+    "floor_divide": (*binary(ref.whole_quotient, right=nonzero), WHOLE),
     "neg": unary(torch.neg),
     "abs": unary(torch.abs, nonzero),
     "sign": unary(torch.sign, nonzero),
@@ -104,6 +106,8 @@ CASES: dict[str, tuple[Case, ...]] = {
     "greater": binary(torch.gt, few, few),
     "greater_equal": binary(torch.ge, few, few),
     "logical_not": (*unary(torch.logical_not, flags), Case("floats", (few(3, 4),), torch.logical_not)),
+    "logical_and": binary(torch.logical_and, flags, flags, numbers=False),
+    "logical_or": binary(torch.logical_or, flags, flags, numbers=False),
     "cast": (
         Case("narrower", (normal(3, 4),), lambda x, dtype: x.float(), {"dtype": "float32"}, **COARSE),
         Case("same", (normal(3, 4),), lambda x, dtype: x.double(), {"dtype": "float64"}),
@@ -121,10 +125,17 @@ CASES: dict[str, tuple[Case, ...]] = {
         Case("three of four", (exactly(2.0, 2.0, 1.0, 2.0),), ref.amax, **TIED),
     ),
     "argmax": reduction(torch.argmax, steps, (None, 0, 1, -1)),
+    "any": reduction(torch.any, flags),
+    "all": reduction(torch.all, flags),
     "var": (
         *(case for case in reduction(torch.var) if case.id not in {"size one", "empty result"}),  # where torch warns
         Case("of a population", (normal(3, 4),), torch.var, {"dim": 0, "correction": 0, "keepdim": True}),
         Case("of one", (normal(3, 1),), torch.var, {"dim": 1, "correction": 0}),
+    ),
+    "cumsum": (
+        *along(torch.cumsum, normal),
+        Case("reversed", (turned(normal(4, 3)),), ref.cumulated_back, {"dim": 1, "reverse": True}),
+        Case("integers", (integers(2, 5, below=9),), torch.cumsum, {"dim": -1}),
     ),
     "sum_to": (
         Case("leading", (normal(2, 3, 4),), ref.summed_to, {"shape": (4,)}),
@@ -405,6 +416,19 @@ CASES: dict[str, tuple[Case, ...]] = {
     "embedding_backward": (
         Case("vector", (normal(7, 3), integers(7, below=5)), ref.rows_back, {"rows": 5}),
         Case("matrix", (stretched(normal(2, 1, 4), 2, 3, 4), integers(2, 3, below=5)), ref.rows_back, {"rows": 6}),
+    ),
+    "topk": (
+        Case("last", (steps(3, 5),), torch.topk, {"k": 2}),
+        Case("first", (turned(steps(4, 3)),), torch.topk, {"k": 3, "dim": 0}),
+        Case("all", (steps(4),), torch.topk, {"k": 4}),
+        Case("none", (steps(3, 4),), torch.topk, {"k": 0}),
+    ),
+    "argsort": (
+        Case("last", (steps(3, 5),), torch.argsort),
+        Case("falling", (turned(steps(4, 3)),), torch.argsort, {"dim": 0, "descending": True}),
+        Case("equal ones keep their order", (few(4, 9),), partial(torch.argsort, stable=True)),
+        Case("truth values", (flags(7),), partial(torch.argsort, stable=True)),
+        Case("empty", (normal(3, 0),), torch.argsort),
     ),
     "one_hot": (
         Case("default", (integers(5, below=3),), ref.one_hot, {"num_classes": 3}),

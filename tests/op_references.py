@@ -104,6 +104,15 @@ def one_hot(index: torch.Tensor, num_classes: int, dtype: str = "float32") -> to
     return F.one_hot(index, num_classes).to(getattr(torch, dtype))
 
 
+def whole_quotient(a: torch.Tensor, b: Any) -> torch.Tensor:
+    return torch.floor_divide(a.detach(), b.detach() if isinstance(b, torch.Tensor) else b)
+
+
+def cumulated_back(x: torch.Tensor, dim: int, reverse: bool) -> torch.Tensor:
+    assert reverse
+    return x.sum(dim, keepdim=True) - x.cumsum(dim) + x
+
+
 def put_back(g: torch.Tensor, indices: torch.Tensor, shape: tuple[int, ...], **_: Any) -> torch.Tensor:
     planes = torch.zeros(*shape[:2], shape[2] * shape[3], dtype=g.dtype)
     return planes.scatter_add(2, indices.flatten(2), g.flatten(2)).reshape(shape)

@@ -17,7 +17,7 @@ from engines.engine import Quantity, Task
 from engines.graph import PIPELINE
 from engines.registry import UnknownWorkloadError, load_workload
 from engines.show import Box, as_html, as_svg, show_graph, show_tape
-from suites.workloads import WORKLOADS
+from suites.workloads import STRAIGHT, WORKLOADS
 from tests.programs import array, at
 
 
@@ -61,7 +61,7 @@ def test_generated_source_has_the_user_s_line_above_each_piece() -> None:
     assert "differentiated" not in text
 
 
-@pytest.mark.parametrize("name", WORKLOADS)
+@pytest.mark.parametrize("name", STRAIGHT)
 @pytest.mark.parametrize("quantity", ["forward", "loss_and_grad", "step"])
 def test_every_workload_is_shown_on_both_engines(
     name: str, quantity: Quantity, capsys: pytest.CaptureFixture[str]

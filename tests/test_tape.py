@@ -624,6 +624,7 @@ def test_python_s_control_flow_works_on_values(tape: Tape) -> None:
         y = y * w if y > 5.0 else y + w
     assert float(y) == 162.0  # 3, 6, 18, 54, 162
     assert int(y) == 162
+    assert y.item() == 162.0
     assert float(tape.gradients(y, [w])[0]) == 216.0  # of 2 w^4
 
 
@@ -637,7 +638,7 @@ def test_iterating_gives_the_rows(tape: Tape) -> None:
 
 def test_numpy_integers_index(tape: Tape) -> None:
     w = tape.constant(array(3, 2))
-    assert w[np.int64(1)].numpy().tolist() == array(3, 2)[1].tolist()
+    assert w[np.int64(1)].numpy().tolist() == w[1].tolist() == array(3, 2)[1].tolist()
     assert w[np.int64(1) :, np.int32(0)].numpy().tolist() == array(3, 2)[1:, 0].tolist()
 
 

@@ -62,6 +62,14 @@ def to_math(ops: Any, x: Any) -> Any:
     return x * math.sqrt(ops.sum(x))  # here
 
 
+def read(ops: Any, x: Any) -> Any:
+    return x * x[0].item()  # here
+
+
+def listed(ops: Any, x: Any) -> Any:
+    return sum(x.tolist())  # here
+
+
 def printed(ops: Any, x: Any) -> Any:
     print("x is", x)  # here
     return x
@@ -97,6 +105,8 @@ SYMBOLIC = {
     to_int: "a Python number known before tracing",
     to_range: "a Python number known before tracing",
     to_math: "make the number an attribute or an input",
+    read: "ops that decide in the graph",
+    listed: "ops that decide in the graph",
     printed: "repr()",
     formatted: "repr()",
     formatted_with_digits: "repr()",

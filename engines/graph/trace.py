@@ -62,6 +62,14 @@ class Symbol(Value):
 
     __index__ = __int__
 
+    def item(self) -> NoReturn:
+        """Raises EngineError: there is no number yet."""
+        raise self._symbolic("item() needs its number", "the value itself, or ops that decide in the graph")
+
+    def tolist(self) -> NoReturn:
+        """Raises EngineError: there are no elements yet."""
+        raise self._symbolic("tolist() needs its elements", "the value itself, or ops that decide in the graph")
+
     def __str__(self) -> str:
         raise self._symbolic(
             "print() and str() need its elements", "repr() for shape and dtype, or return it as an output"

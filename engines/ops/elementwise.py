@@ -100,6 +100,7 @@ OPS = (
         ),
         promotes=True,
     ),
+    Op("floor_divide", torch.floor_divide, (None, None), promotes=True),
     Op("neg", operator.neg, (lambda ops, g, _out, _x: -g,)),
     Op("abs", torch.Tensor.abs, (lambda ops, g, _out, x: g * ops.sign(x),)),
     Op("sign", torch.Tensor.sign, (None,)),
@@ -178,6 +179,8 @@ OPS = (
     Op("greater", operator.gt, (None, None), promotes=True),
     Op("greater_equal", operator.ge, (None, None), promotes=True),
     Op("logical_not", torch.Tensor.logical_not, (None,)),
+    Op("logical_and", torch.logical_and, (None, None), promotes=True),
+    Op("logical_or", torch.logical_or, (None, None), promotes=True),
     Op(
         "cast",
         _cast,

@@ -1,4 +1,4 @@
-"""Ops that read or write at positions given by an integer value."""
+"""Ops that read or write at positions given by an integer value, and those that find such positions."""
 
 from __future__ import annotations
 
@@ -22,6 +22,14 @@ def _gather_backward(g: torch.Tensor, index: torch.Tensor, *, dim: int, shape: S
 
 def _scatter_add(x: torch.Tensor, index: torch.Tensor, source: torch.Tensor, *, dim: int) -> torch.Tensor:
     return torch.scatter_add(x, dim, index, source)
+
+
+def _topk(x: torch.Tensor, *, k: int, dim: int) -> Any:
+    return torch.topk(x, k, dim)
+
+
+def _argsort(x: torch.Tensor, *, dim: int, descending: bool) -> torch.Tensor:
+    return torch.argsort(x, dim=dim, descending=descending, stable=True)
 
 
 def _embedding(weight: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
@@ -71,5 +79,13 @@ OPS = (
         (lambda ops, c, _out, _g, index, rows: ops.embedding(c, index), None),
         attrs={"rows": REQUIRED},
     ),
+    Op(
+        "topk",  # the k largest along dim, the largest first, and where each stands (int64)
+        _topk,
+        (lambda ops, g, _out, indices, x_shape, k, dim: ops.gather_backward(g[0], indices, dim=dim, shape=x_shape),),
+        attrs={"k": REQUIRED, "dim": -1},
+        outputs=2,
+    ),
+    Op("argsort", _argsort, (None,), attrs={"dim": -1, "descending": False}),  # equal elements keep their order
     Op("one_hot", _one_hot, (None,), attrs={"num_classes": REQUIRED, "dtype": "float32"}),
 )

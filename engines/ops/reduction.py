@@ -61,6 +61,18 @@ def _amax(x: torch.Tensor, *, dim: Dim, keepdim: bool) -> torch.Tensor:
     return torch.amax(x, dim=() if dim is None else dim, keepdim=keepdim)
 
 
+def _any(x: torch.Tensor, *, dim: Dim, keepdim: bool) -> torch.Tensor:
+    return torch.any(x, dim=dim, keepdim=keepdim)
+
+
+def _all(x: torch.Tensor, *, dim: Dim, keepdim: bool) -> torch.Tensor:
+    return torch.all(x, dim=dim, keepdim=keepdim)
+
+
+def _cumsum(x: torch.Tensor, *, dim: int, reverse: bool) -> torch.Tensor:
+    return x.flip(dim).cumsum(dim).flip(dim) if reverse else x.cumsum(dim)
+
+
 def _sum_to(x: torch.Tensor, *, shape: Shape) -> torch.Tensor:
     return x.sum_to_size(shape)
 
@@ -80,7 +92,15 @@ OPS = (
     Op("mean", torch.mean, (_mean_rule,), attrs={"dim": None, "keepdim": False}),
     Op("max", _amax, (_max_rule,), attrs={"dim": None, "keepdim": False}),
     Op("argmax", torch.argmax, (None,), attrs={"dim": None, "keepdim": False}),
+    Op("any", _any, (None,), attrs={"dim": None, "keepdim": False}),
+    Op("all", _all, (None,), attrs={"dim": None, "keepdim": False}),
     Op("var", torch.var, (_var_rule,), attrs={"dim": None, "correction": 1, "keepdim": False}),
+    Op(
+        "cumsum",  # the sum of all elements up to and with each; with `reverse`, from each on
+        _cumsum,
+        (lambda ops, g, _out, _x, dim, reverse: ops.cumsum(g, dim=dim, reverse=not reverse),),
+        attrs={"dim": REQUIRED, "reverse": False},
+    ),
     Op(
         "sum_to",  # the inverse of broadcasting
         _sum_to,

@@ -43,6 +43,14 @@ class Tensor(Value):
         array: np.ndarray[Any, Any] = self.data.cpu().numpy().copy()
         return array
 
+    def item(self) -> Any:
+        """The only element as a Python number."""
+        return self.data.item()
+
+    def tolist(self) -> Any:
+        """The elements as Python numbers, in nested lists."""
+        return self.data.tolist()
+
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
         return self.numpy() if dtype is None else self.numpy().astype(dtype, copy=False)
 

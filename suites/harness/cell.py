@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from engines.engine import Quantity, Task
 from suites.workloads import load_workload
-from suites.workloads.workload import Workload
+from suites.workloads.workload import STATIC, Workload
 
 Measured = Literal["forward", "loss_and_grad", "step", "construct", "prepare", "train"]
 
@@ -19,28 +19,30 @@ class Cell:
 
     `knobs` are the workload's sizes, as sorted pairs; `rounds` fixes the number of samples. Where engines draw dropout
     masks of their own (`own_masks`), they are compared with dropout off and timed with it on. `cold`: each sample in a
-    fresh process with empty caches.
+    fresh process with empty caches. `formulation`: in which of its ways the workload is written.
     """
 
     question: str
     workload: str
     quantity: Measured
     batch_size: int = 1
-    knobs: tuple[tuple[str, int], ...] = ()
+    knobs: tuple[tuple[str, Any], ...] = ()
     device: str = "cpu"
     dtype: str = "float32"
     rounds: int | None = None
     own_masks: bool = False
     cold: bool = False
+    formulation: str = STATIC
 
     @property
     def name(self) -> str:
         """A short name, unique within a question."""
         knobs = "".join(f"-{key}{value}" for key, value in self.knobs)
-        batch = f"-b{self.batch_size}" if self.model.predict is not None else ""
+        batch = f"-b{self.batch_size}" if self.model.predict is not None or self.model.formulations else ""
         quantity = "" if self.quantity in (self.question, "train") else f"-{self.quantity}"
         cold = "-cold" if self.cold else ""
-        return f"{self.workload}{batch}{knobs}{quantity}{cold}-{self.device}"
+        formulation = f"-{self.formulation}" if self.formulation != STATIC else ""
+        return f"{self.workload}{formulation}{batch}{knobs}{quantity}{cold}-{self.device}"
 
     @property
     def prepares(self) -> bool:
@@ -64,7 +66,7 @@ class Cell:
         whole: dict[str, Quantity] = {"construct": "loss_and_grad", "prepare": "step", "train": "step"}
         quantity: Any = whole.get(self.quantity, self.quantity)
         model = self.model
-        task = model.task(quantity, self.batch_size, device=self.device, dtype=dtype)
+        task = model.task(quantity, self.batch_size, device=self.device, dtype=dtype, formulation=self.formulation)
         return replace(task, random=model.random and random)
 
     def facts(self) -> dict[str, Any]:
@@ -72,7 +74,7 @@ class Cell:
         return {
             "question": self.question,
             "workload": self.workload,
-            "formulation": "static",
+            "formulation": self.formulation,
             "device": self.device,
             "dtype": self.dtype,
             "batch_size": self.batch_size,

@@ -3,7 +3,7 @@
     workload = load_workload("cnn")
     task = workload.task("step", batch_size=64)
 
-To add a workload: one file here, one line in `WORKLOADS`.
+To add a workload: one file here, one line in `STRAIGHT` or `CONTROL_FLOW`.
 """
 
 from __future__ import annotations
@@ -15,9 +15,15 @@ from types import MappingProxyType
 from suites.workloads import chain, cnn, lenet5, mlp
 from suites.workloads.workload import Workload
 
-WORKLOADS: Mapping[str, Workload] = MappingProxyType(
+STRAIGHT: Mapping[str, Workload] = MappingProxyType(
     {w.name: w for w in (cnn.WORKLOAD, lenet5.WORKLOAD, mlp.WORKLOAD, *chain.WORKLOADS)}
 )
+"""Workloads that run the same ops for every batch."""
+
+CONTROL_FLOW: Mapping[str, Workload] = MappingProxyType({})
+"""Workloads whose course depends on data or runs in loops, each in several formulations."""
+
+WORKLOADS: Mapping[str, Workload] = MappingProxyType({**STRAIGHT, **CONTROL_FLOW})
 """Names in the order in which reports list them."""
 
 

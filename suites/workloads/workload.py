@@ -2,12 +2,18 @@
 
 A model is a pure function of an op namespace, parameters, a batch and a key. The key draws the dropout masks of one
 training step; None means evaluation.
+
+Where control flow depends on data, the same loss comes in several *formulations*. The `dynamic` one is what one writes
+when every op runs at once: Python's `if`, `for`, `while` and recursion, on what `float()`, `bool()`, `.item()` or
+`.tolist()` read of a value. A graph's symbols have no elements to read, and refuse. The `static` one decides in the
+graph (`ops.cond`, `ops.while_loop`, `ops.scan`, masks), and every engine can run it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial, wraps
 from typing import Any
 
 import numpy as np
@@ -19,6 +25,8 @@ from suites.workloads.digits import sklearn_digits
 
 Arrays = Mapping[str, Array]
 Rng = np.random.Generator
+Size = Mapping[str, Any]
+STATIC = "static"
 Predict = Callable[[Namespace, Mapping[str, Any], Any, Any], Any]
 
 
@@ -28,7 +36,11 @@ class Workload:
 
     `init(rng)` gives parameters, float32; `batch(rng, batch_size)` gives a batch; `loss(ops, params, batch, key)` gives
     a scalar; `predict(ops, params, image, key)` gives logits where the workload classifies. `size` holds the knobs that
-    a suite sweeps.
+    a suite sweeps, `quick` smaller values of some for a quick look.
+
+    `formulations` has every way of writing the loss by name, if there are several; `loss` is the static one.
+    `structure` names the entries of a batch that alone decide what the dynamic formulation reads: while they stay the
+    same, so does the course of the computation. It is empty where computed values decide.
     """
 
     name: str
@@ -38,27 +50,54 @@ class Workload:
     optimizer: Sgd
     predict: Predict | None = None
     random: bool = False
-    size: Mapping[str, int] = field(default_factory=dict)
-    resize: Callable[[Mapping[str, int]], Workload] | None = None
+    size: Size = field(default_factory=dict)
+    resize: Callable[[Size], Workload] | None = None
+    quick: Size = field(default_factory=dict)
+    formulations: Mapping[str, LossFunction] = field(default_factory=dict)
+    structure: tuple[str, ...] = ()
 
-    def sized(self, size: Mapping[str, int]) -> Workload:
-        """The same workload with other knobs. Raises ValueError for knobs it does not have."""
+    def sized(self, size: Size) -> Workload:
+        """The same workload with these knobs turned. Raises ValueError for knobs it does not have."""
         if not size:
             return self
-        if self.resize is None or set(size) != set(self.size):
+        if self.resize is None or set(size) - set(self.size):
             raise ValueError(f"workload {self.name}: knobs are {sorted(self.size) or 'none'}, found {sorted(size)}")
-        return replace(self.resize(size), name=self.name)
+        return replace(self.resize({**self.size, **size}), name=self.name)
+
+    def formulated(self, name: str) -> LossFunction:
+        """The loss in this formulation. Raises ValueError where there is none of this name."""
+        known = self.formulations or {STATIC: self.loss}
+        if name not in known:
+            raise ValueError(f"workload {self.name}: formulations are {', '.join(known)}; found {name!r}")
+        return known[name]
 
     def task(
-        self, quantity: Quantity, batch_size: int, *, device: str = "cpu", dtype: str = "float32", seed: int = 0
+        self,
+        quantity: Quantity,
+        batch_size: int,
+        *,
+        device: str = "cpu",
+        dtype: str = "float32",
+        seed: int = 0,
+        formulation: str = STATIC,
+        structure_known: bool = False,
     ) -> Task:
-        """What an engine is asked to make ready. The same seed gives the same parameters and the same batch."""
+        """What an engine is asked to make ready. The same seed gives the same parameters and the same batch.
+
+        With `structure_known` the loss already holds this batch's `structure`, as NumPy arrays, and reads those: what
+        is made ready is right for batches of the same structure only, and a graph can be traced of it.
+        """
         if batch_size < 1:
             raise ValueError(f"workload {self.name}: batch_size must be at least 1, found {batch_size}")
         parameters = self.init(np.random.default_rng([seed, 0]))
         batch = self.batch(np.random.default_rng([seed, 1]), batch_size)
+        loss = self.formulated(formulation)
+        if structure_known:
+            known = {name: batch[name] for name in self.structure}
+            loss = with_entries(loss, known)
+            batch = {name: array for name, array in batch.items() if name not in known}
         return Task(
-            loss=self.loss,
+            loss=loss,
             parameters=cast_floats(parameters, dtype),
             batch=cast_floats(batch, dtype),
             quantity=quantity,
@@ -66,6 +105,46 @@ class Workload:
             optimizer=self.optimizer,
             random=self.random,
         )
+
+
+def with_entries(loss: LossFunction, known: Arrays) -> LossFunction:
+    """The same loss of a batch without these entries."""
+
+    @wraps(loss)
+    def completed(ops: Namespace, params: Mapping[str, Any], batch: Mapping[str, Any], key: Any) -> Any:
+        return loss(ops, params, {**batch, **known}, key)
+
+    return completed
+
+
+def control_flow(
+    name: str,
+    init: Callable[[Size, Rng], Arrays],
+    batch: Callable[[Size, Rng, int], Arrays],
+    formulations: Mapping[str, LossFunction],
+    size: Size,
+    *,
+    quick: Size,
+    structure: tuple[str, ...] = (),
+    learning_rate: float = 0.01,
+) -> Workload:
+    """A workload with several formulations, whose `init` and `batch` take its knobs first."""
+
+    def resize(chosen: Size) -> Workload:
+        return Workload(
+            name,
+            partial(init, chosen),
+            partial(batch, chosen),
+            formulations[STATIC],
+            Sgd(lr=learning_rate),
+            size=chosen,
+            resize=resize,
+            quick=quick,
+            formulations=formulations,
+            structure=structure,
+        )
+
+    return resize(size)
 
 
 def cast_floats(arrays: Arrays, dtype: str) -> dict[str, Array]:
