@@ -8,7 +8,8 @@ To add a pass: one file here, one name in `PIPELINE`, its golden text in tests/t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 from engines.graph.ir import Graph
 from engines.graph.passes.cse import cse
@@ -25,3 +26,13 @@ PIPELINE: tuple[Pass, ...] = (simplify, narrow, fold, cse, pool, fuse, dce)
 """Every pass, in order. Simplify comes before fold because it recognises a `full_like`, which fold makes a constant.
 Narrow comes before fold because it makes small what fold may then compute, and leaves broadcasts behind that nobody
 reads. Fuse comes after all that look at single nodes."""
+
+AFTER: Mapping[str, frozenset[str]] = MappingProxyType({})
+"""Which passes a pass must come after, by name, where both are used: a rule of what is right, not of what finds most.
+Whatever is not ruled out here is allowed: any pass may be left out, and any two may change places."""
+
+
+def is_allowed(passes: Sequence[Pass]) -> bool:
+    """Whether passes stand in an order that `AFTER` allows."""
+    names = [step.__name__ for step in passes]
+    return all(AFTER.get(name, frozenset()).isdisjoint(names[place:]) for place, name in enumerate(names))
