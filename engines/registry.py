@@ -20,10 +20,11 @@ from engines.value import EngineError
 
 
 class _Row:
-    """Where an engine is defined and how to make it."""
+    """Where an engine is defined and how to make it; `slow`: it takes many seconds to get ready, whatever the task."""
 
-    def __init__(self, style: Style, module: str, factory: str, **options: Any) -> None:
+    def __init__(self, style: Style, module: str, factory: str, *, slow: bool = False, **options: Any) -> None:
         self.style = style
+        self.slow = slow
         self.module = module
         self.factory = factory
         self.options = options
@@ -35,6 +36,7 @@ ENGINES: Mapping[str, _Row] = MappingProxyType(
         "graph": _Row("static", "engines.graph.engine", "GraphEngine"),
         "graph_replay": _Row("static", "engines.graph.engine", "GraphEngine", name="graph_replay", passes=()),
         "torch_eager": _Row("dynamic", "engines.peers.torch_eager", "TorchEager"),
+        "torch_compile": _Row("static", "engines.peers.torch_compile", "TorchCompile", slow=True),
     }
 )
 """Names in the order in which reports list them."""

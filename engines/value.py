@@ -38,6 +38,10 @@ class EngineError(Exception):
     """A model or a call that an engine refuses: says what, found, expected and where."""
 
 
+class UnavailableError(EngineError):
+    """An engine that this machine cannot run, through no fault of the model: says what it needs and does not find."""
+
+
 class Location(NamedTuple):
     """A line of the user's source."""
 

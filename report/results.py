@@ -21,7 +21,7 @@ from report.fields import ReportError, load
 from report.stored import Cell, Question, Ratio, Record, Run
 
 STORED_NAME = "[0-9][0-9][0-9][0-9]_*.json"  # how pytest-benchmark names what it autosaves
-ENGINE_ORDER = ("tape", "graph", "graph_replay", "torch_eager", "torch_module")
+ENGINE_ORDER = ("tape", "graph", "graph_replay", "torch_eager", "torch_compile", "torch_module")
 
 COLLECTED = "+gc"  # ends the name of an engine that was measured with the garbage collector on
 

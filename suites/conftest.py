@@ -23,14 +23,14 @@ import torch
 from pytest_benchmark.utils import get_tag
 
 from engines.ops.random import step_key
-from engines.registry import ENGINES, load_engine
+from engines.registry import load_engine
 from engines.value import EngineError
 from suites.harness import exits
 from suites.harness.agreement import check
 from suites.harness.cell import Cell
 from suites.harness.conductor import Conductor, Limits
-from suites.harness.contender import Contender
-from suites.harness.effort import EFFORTS
+from suites.harness.contender import Contender, everyone, is_slow
+from suites.harness.effort import EFFORTS, Effort
 from suites.harness.environment import environment
 from suites.harness.measure import measure
 from suites.harness.progress import Progress
@@ -121,16 +121,25 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if cells is None or "row" not in metafunc.fixturenames:
         return
     option = metafunc.config.getoption
-    workloads, engines = option("workload"), getattr(metafunc.module, "ENGINES", tuple(ENGINES))
+    workloads, effort = option("workload"), EFFORTS[option("effort")]
     chosen = [
         (cell, engine)
         for device in DEVICES[option("device")]
-        for cell in cells(EFFORTS[option("effort")], device)
+        for cell in cells(effort, device)
         if not workloads or cell.workload in workloads
-        for engine in engines
+        for engine in _engines(metafunc.module, cell, effort)
         if not option("engine") or engine in option("engine")
     ]
     metafunc.parametrize(("cell", "engine"), chosen, ids=[f"{cell.name}-{engine}" for cell, engine in chosen])
+
+
+def _engines(module: Any, cell: Cell, effort: Effort) -> tuple[str, ...]:
+    """Who takes part in a cell, by name: as its suite says, for this cell (`engines`) or for all (`ENGINES`)."""
+    if hasattr(module, "engines"):
+        asked: Callable[[Cell, Effort], tuple[str, ...]] = module.engines
+        return asked(cell, effort)
+    named: tuple[str, ...] = getattr(module, "ENGINES", everyone(slow=effort.name != "quick"))
+    return named
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -193,6 +202,8 @@ def _once(cell: Cell, contender: Contender) -> RunRow:
     """A row as a plain test: the engine agrees with the reference, and runs once under `benchmark`."""
     if any(value > LARGEST_UNTIMED_KNOB for _, value in cell.knobs):
         pytest.skip(f"untimed, sizes above {LARGEST_UNTIMED_KNOB} show nothing that smaller ones do not")
+    if is_slow(contender):
+        pytest.skip("untimed, tests try what is slow to get ready on something small")
     task, made = cell.task(), contender.load(cell)
     found = check(made.prepare(cell.checked_task()), cell)
     assert not found.wrong, f"{found.worst} is off by {found.error}, {found.allowed} is allowed"

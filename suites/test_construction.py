@@ -1,16 +1,19 @@
 """How does the cost of building the record or the graph grow with the number of ops?
 
 A dynamic engine runs forward once with recording. A static one traces, differentiates, optimises and compiles, and is
-then ready for forward and backward.
+then ready for forward and backward. Engines that take many seconds for that stop at `LONGEST_SLOW` ops, and take no
+part at quick effort.
 """
 
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from suites.harness.cell import Cell
+from suites.harness.contender import everyone
 from suites.harness.effort import Effort
 from suites.harness.replay import RunRow
 
 SHAPES_AT = 1000
+LONGEST_SLOW = 100
 LARGE, LARGEST = 10_000, 100_000
 
 
@@ -28,6 +31,11 @@ def cells(effort: Effort, device: str) -> list[Cell]:
         *(cell("chain", ops) for ops in effort.chain_lengths),
         *(cell(name, SHAPES_AT) for name in ("chain_wide", "chain_tree")),
     ]
+
+
+def engines(cell: Cell, effort: Effort) -> tuple[str, ...]:
+    """Every engine, those that are slow to get ready on short chains alone."""
+    return everyone(slow=effort.name != "quick" and dict(cell.knobs)["ops"] <= LONGEST_SLOW)
 
 
 def test_construction(row: RunRow, benchmark: BenchmarkFixture) -> None:

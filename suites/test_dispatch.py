@@ -1,20 +1,28 @@
-"""What does one op cost beside its work? Chains of one-element ops, forward and backward."""
+"""What does one op cost beside its work? Chains of ops on four elements, forward and backward.
+
+At quick effort torch.compile takes part in the deep chain alone.
+"""
 
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from suites.harness.cell import Cell
+from suites.harness.contender import everyone
 from suites.harness.effort import Effort
 from suites.harness.replay import RunRow
 
+SHAPES = ("chain", "chain_wide", "chain_tree")
+
 
 def cells(effort: Effort, device: str) -> list[Cell]:
-    """A deep, a wide and a tree-shaped chain of one element."""
+    """A deep, a wide and a tree-shaped chain of four elements."""
     del effort
-    knobs = (("elements", 1), ("ops", 300))
-    return [
-        Cell("dispatch", name, "loss_and_grad", knobs=knobs, device=device)
-        for name in ("chain", "chain_wide", "chain_tree")
-    ]
+    knobs = (("elements", 4), ("ops", 400))
+    return [Cell("dispatch", name, "loss_and_grad", knobs=knobs, device=device) for name in SHAPES]
+
+
+def engines(cell: Cell, effort: Effort) -> tuple[str, ...]:
+    """Every engine, also the slow to get ready on the deep chain."""
+    return everyone(slow=effort.name != "quick" or cell.workload == "chain")
 
 
 def test_dispatch(row: RunRow, benchmark: BenchmarkFixture) -> None:

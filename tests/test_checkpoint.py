@@ -14,9 +14,10 @@ import torch
 from engines.engine import Task
 from engines.ops import CONTROL
 from engines.ops.random import step_key
-from engines.registry import ENGINES, load_engine
+from engines.registry import load_engine
 from engines.tape import Tape
 from engines.value import EngineError
+from suites.harness.contender import everyone
 from tests.programs import KEY, array, assert_same_bits, at
 
 Model = Callable[[Any, Any, Mapping[str, Any], Any], Any]
@@ -129,7 +130,7 @@ def test_gradients_of_gradients_go_through_a_checkpoint(name: str) -> None:
     assert_same_bits(found[:5], expected[:5])
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", everyone(slow=False))
 @pytest.mark.parametrize("name", MODELS)
 def test_one_model_text_runs_on_every_engine(engine: str, name: str) -> None:
     def loss(ops: Any, parameters: Any, batch: Any, key: Any) -> Any:

@@ -17,14 +17,14 @@ from engines.graph.passes import PIPELINE
 from engines.graph.passes.fuse import fuse
 from engines.graph.passes.pool import pool
 from engines.ops.random import step_key
-from engines.registry import ENGINES, load_engine
+from engines.registry import load_engine
 from engines.tape import Tape
 from engines.tape.engine import TapeEngine
 from suites.harness import memory
 from suites.harness.allocator import Event, follow, thinned, traced
 from suites.harness.cell import Cell
 from suites.harness.conductor import Conductor
-from suites.harness.contender import Contender
+from suites.harness.contender import Contender, everyone
 from suites.harness.effort import EFFORTS
 from suites.harness.liveness import KernelCall, Recorder, lower_bound_bytes
 from suites.harness.measure import Measuring, measure
@@ -59,7 +59,7 @@ class Altered:
 @pytest.fixture(scope="module")
 def of_images():
     """The memory of every engine on LeNet-5."""
-    return {name: memory.memory_of(load_engine(name), IMAGES) for name in ENGINES}
+    return {name: memory.memory_of(load_engine(name), IMAGES) for name in everyone(slow=False)}
 
 
 # What moves the high-water mark
@@ -245,7 +245,7 @@ def test_no_engine_goes_below_the_lower_bound_and_the_same_kernels_have_the_same
 # Counts
 
 
-@pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize("name", everyone(slow=False))
 def test_two_calls_take_equally_many_blocks(name):
     task = IMAGES.task()
     program = load_engine(name).prepare(task)

@@ -38,7 +38,7 @@ def run(tmp_path_factory) -> dict:
         "--results",
         str(folder),
         "-k",
-        "lenet5-b1-loss or chain-e",
+        "lenet5-b1-loss or (chain-e and not torch_compile)",
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "benchmark 'backward: lenet5-b1-loss_and_grad-cpu': 4 tests" in done.stdout

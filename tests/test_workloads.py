@@ -12,9 +12,10 @@ from engines.engine import Quantity
 from engines.graph.fused import inline
 from engines.ops import KERNELS
 from engines.ops.random import step_key
-from engines.registry import ENGINES, load_engine
+from engines.registry import load_engine
 from engines.value import EngineError
 from suites.harness.agreement import relative_error
+from suites.harness.contender import everyone
 from suites.workloads import STRAIGHT, UnknownWorkloadError, load_workload
 from suites.workloads.modules import MODULES, load_parameters
 
@@ -78,7 +79,7 @@ def test_sizes_are_those_of_the_papers(workload, count):
 
 
 @pytest.mark.parametrize("workload", IMAGES)
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", everyone(slow=False))
 def test_a_plain_module_with_the_same_weights_gives_the_same_numbers(engine, workload):
     model = load_workload(workload)
     task = model.task("loss_and_grad", 5)
@@ -163,7 +164,7 @@ def test_a_label_out_of_range_is_an_error_that_names_the_op(engine):
         program.run(program.place(batch, 0))
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", everyone(slow=False))
 def test_nan_in_the_data_is_not_hidden(engine):
     task = load_workload("lenet5").task("loss_and_grad", 2)
     program = load_engine(engine).prepare(task)

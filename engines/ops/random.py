@@ -57,6 +57,7 @@ def _scalar(word: int) -> torch.Tensor:
     return torch.tensor(_signed(word))
 
 
+_STRIDE = _scalar(_GAMMA)
 _STEPS = tuple(
     (_scalar(bits), _scalar(_WORD >> bits), _scalar(factor)) for bits, factor in ((30, _MIX_1), (27, _MIX_2))
 )
@@ -67,7 +68,7 @@ _STEPS = tuple(
 def _weyl(count: int, stream: int, device: torch.device) -> torch.Tensor:
     """The counters of a stream times SplitMix64's gamma: the part of a draw that does not depend on the key."""
     start = first_counter(stream)
-    return torch.arange(start, start + count, device=device).mul_(_signed(_GAMMA))
+    return torch.arange(start, start + count, device=device).mul_(_STRIDE)
 
 
 def _words(key: torch.Tensor, shape: tuple[int, ...], stream: int) -> torch.Tensor:

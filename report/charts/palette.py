@@ -37,11 +37,12 @@ OURS: Mapping[str, tuple[str, str, str, str]] = {
     "graph": ("#0b5ea8", "#58a9ea", "s", "■"),
     "graph_replay": ("#2a93c9", "#a5daf7", "D", "◆"),
     "torch_eager": ("#6d6d74", "#a9a9b2", "^", "▲"),
+    "torch_compile": ("#1f7d5c", "#63c79d", "X", "✖"),
     "torch_module": ("#9c4f96", "#d79ad2", "v", "▼"),
 }
 OTHERS: tuple[tuple[str, str, str, str], ...] = (
     ("#117733", "#5cc27f", "P", "✚"),
-    ("#882255", "#e07aa9", "X", "✖"),
+    ("#882255", "#e07aa9", "H", "⬣"),
     ("#7f7a1c", "#cfc95e", "p", "⬟"),
     ("#2a8c7e", "#6fd0c2", "h", "⬢"),
     ("#4b3aa0", "#a79bf0", "*", "★"),

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from engines.engine import Engine
-from engines.registry import load_engine
+from engines.registry import ENGINES, load_engine
 from suites.harness.cell import Cell
 
 LOADER = "suites.harness.contender:by_name"
@@ -58,3 +58,14 @@ def by_name(cell: Cell, name: str) -> Engine:
     """The engine of this name, whatever the cell."""
     del cell
     return load_engine(name)
+
+
+def everyone(*, slow: bool) -> tuple[str, ...]:
+    """Every engine by name; without `slow`, only those that are not slow to get ready."""
+    return tuple(name for name, row in ENGINES.items() if slow or not row.slow)
+
+
+def is_slow(contender: Contender) -> bool:
+    """Whether this contender takes many seconds to get ready, whatever the cell."""
+    row = ENGINES.get(contender.engine or contender.name)
+    return row is not None and row.slow

@@ -24,6 +24,7 @@ import torch
 
 from engines.engine import DynamicProgram, Engine, Placed, Program, Task
 from engines.ops.random import step_key
+from engines.value import UnavailableError
 from suites.harness.agreement import judge, load_arrays, results, save_arrays
 from suites.harness.cell import Cell, cell_from
 from suites.harness.clock import calls_per_sample, resolution_seconds, sample, seconds, synchronize
@@ -302,6 +303,8 @@ def _die_with_the_conductor() -> None:
 
 def refusal(error: BaseException) -> tuple[Status, str]:
     """What an engine's failure is called, and its reason in words."""
+    if isinstance(error, UnavailableError):
+        return "skipped", str(error)
     said = str(error).strip().splitlines()
     reason = f"{type(error).__name__}: {said[0] if said else 'no message'}"
     short = isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(

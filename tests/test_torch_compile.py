@@ -1,0 +1,67 @@
+"""torch.compile as a peer: the same numbers as eager mode, compiled anew for each program, or said not to be there."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from engines.engine import Quantity, Task
+from engines.ops.random import step_key
+from engines.optim import Sgd
+from engines.peers.torch_compile import TorchCompile
+from engines.peers.torch_eager import TorchEager
+from engines.value import UnavailableError
+from suites.harness.worker import refusal
+
+QUANTITIES: tuple[Quantity, ...] = ("forward", "loss_and_grad", "step")
+
+
+def loss(ops, params, batch, key):
+    return ops.mean(ops.dropout(ops.tanh(ops.matmul(batch["x"], params["w"])), key, rate=0.5))
+
+
+def other_loss(ops, params, batch, key):
+    return ops.sum(ops.exp(params["w"]) * 3.0)
+
+
+def task(quantity: Quantity, text=loss) -> Task:
+    rng = np.random.default_rng(0)
+    w, x = (rng.normal(size=shape).astype(np.float32) for shape in ((3, 5), (4, 3)))
+    return Task(text, {"w": w}, {"x": x}, quantity, optimizer=Sgd(lr=0.1, momentum=0.5))
+
+
+@pytest.mark.parametrize("quantity", QUANTITIES)
+def test_its_numbers_and_masks_are_those_of_eager_mode_step_after_step(quantity):
+    compiled, eager = (engine.prepare(task(quantity)) for engine in (TorchCompile(), TorchEager()))
+    assert compiled.counters == {"graphs": 1, "graph_breaks": 0}
+    for step in range(3):
+        found, wanted = (
+            program.run(program.place(task(quantity).batch, step_key(0, step))) for program in (compiled, eager)
+        )
+        torch.testing.assert_close(found.loss, wanted.loss)
+        assert found.gradients.keys() == wanted.gradients.keys()
+        for name, gradient in wanted.gradients.items():
+            torch.testing.assert_close(found.gradients[name], gradient)
+        torch.testing.assert_close(compiled.parameters["w"], eager.parameters["w"])
+
+
+def test_getting_ready_compiles_both_passes_and_moves_no_parameter():
+    program = TorchCompile().prepare(task("step"))
+    assert list(program.phases) == ["start compiler", "place", "compile forward", "compile backward"]
+    np.testing.assert_array_equal(program.parameters["w"].detach().numpy(), task("step").parameters["w"])
+    assert program.parameters["w"].grad is None
+
+
+def test_each_program_of_a_process_is_compiled_anew():
+    assert [TorchCompile().prepare(task("loss_and_grad")).counters["graphs"] for _ in range(3)] == [1, 1, 1]
+
+
+def test_without_a_c_compiler_it_is_not_available_and_its_row_skipped_with_the_reason(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    with (
+        torch._inductor.config.patch({"cpp.cxx": ("no-such-compiler++",)}),
+        pytest.raises(UnavailableError, match="found no C") as caught,
+    ):
+        TorchCompile().prepare(task("loss_and_grad", other_loss))
+    assert refusal(caught.value) == ("skipped", "torch_compile: inductor found no C++ compiler")
