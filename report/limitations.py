@@ -23,6 +23,10 @@ OWN_PROCESS = (
     "An engine has one process for all rounds of a run. What changes from process to process, such as the layout of "
     "memory, is in no interval."
 )
+KEPT_MEMORY = (
+    "Every engine's process keeps the memory that it frees, and hashes names alike in every run. In a program that gives "
+    "memory back to the system, as many do, an engine that frees and asks more often loses more than is shown here."
+)
 GENERAL = (
     "Only ratios that were paired by round inside one run support faster or slower. Other tenants of the machine, its "
     "clock and its temperature act on both sides of such a ratio, but on every time as it stands.",
@@ -98,5 +102,6 @@ def _of_times(results: Results) -> list[str]:
         STORED_INTERVAL: any(row.interval for row in measured),
         ONE_PROCESS: any(row.schema == 1 for row in measured),
         OWN_PROCESS: any(row.schema > 1 for row in measured),
+        KEPT_MEMORY: any(row.schema > 1 for row in measured),
     }
     return [text for text, holds in said.items() if holds]

@@ -93,6 +93,13 @@ def test_the_machine_is_described(run):
     assert environment["torch"]
 
 
+def test_the_settings_of_every_worker_are_stored(run):
+    workers = run["workers"]
+    assert set(workers) >= {"tape", "tape again", "graph", "torch_eager", "judge"}
+    assert {facts["variables"]["PYTHONHASHSEED"] for facts in workers.values()} == {"0"}
+    assert all("memory" in facts["allocator"] or "system" in facts["allocator"] for facts in workers.values())
+
+
 def test_pytest_benchmark_s_own_compare_reads_the_file(run, tmp_path):
     first, second = tmp_path / "0001_a.json", tmp_path / "0002_b.json"
     for file in (first, second):

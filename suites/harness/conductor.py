@@ -269,6 +269,10 @@ class Conductor:
             spent[event.what] = spent.get(event.what, 0.0) + event.took_seconds
         return spent
 
+    def settings(self) -> dict[str, dict[str, Any]]:
+        """What each worker of the session said of itself when it started: its allocator's policy, its threads."""
+        return {who.label: {**worker.facts, "variables": FIXED} for who, worker in self._workers.items()}
+
     def close(self) -> None:
         """End every worker and remove the folder."""
         for worker in self._workers.values():

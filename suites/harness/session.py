@@ -99,6 +99,7 @@ class Session:
             "control": {**asdict(control(ratios)), "rows": self.controls},
             "cautions": [asdict(caution) for caution in self.cautions],
             "seconds_by_request": self.conductor.seconds_by_request(),
+            "workers": self.conductor.settings(),
         }
 
     def sampled(self) -> list[Sampled]:

@@ -195,6 +195,8 @@ def test_limitations_follow_from_the_runs(run: Json, results_of: Read) -> None:
     assert f"2 of {len(run['benchmarks']) + 2} rows hold no time" in texts
     assert "no commit holds" not in texts
     assert "commits;" not in texts
+    schemas = {row.schema for row in results_of(run).records}
+    assert ("keeps the memory that it frees" in texts) == (max(schemas) > 1)
     run["benchmarks"][0]["extra_info"]["agreement"]["verdict"] = "unchecked"
     second = run | {"commit_info": {"id": "fedcba9876543210", "dirty": True}}
     texts = plain(" ".join(limitations(results_of(run, second))))
