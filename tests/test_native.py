@@ -18,6 +18,8 @@ import pytest
 import torch
 
 from engines.graph import PIPELINE, Executable, Graph
+from engines.graph.domain import MAPS, REDUCTIONS
+from engines.graph.domain import UPDATES as FUSIBLE_UPDATES
 from engines.graph.executable import CONSTANTS, DIGEST, GRAPH
 from engines.graph.fused import inline
 from engines.graph.lower import compiler, loops
@@ -26,8 +28,6 @@ from engines.graph.lower.prelude import PRELUDE
 from engines.graph.lower.walk import SUMS
 from engines.graph.passes import fuse
 from engines.graph.passes import fuse as fuse_pass
-from engines.graph.passes.fuse import MAPS, REDUCTIONS
-from engines.graph.passes.fuse import UPDATES as FUSIBLE_UPDATES
 from tests.programs import assert_near, assert_same_bits, on_graph, on_tape, random_program, run, spec, tensor, traced
 
 Model = Callable[..., Any]

@@ -13,12 +13,12 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
+from engines.graph.domain import domain
 from engines.graph.fused import FUSED, interpret
 from engines.graph.ir import Graph, Node, Var
 from engines.graph.lower import compiler, loops, pooling
 from engines.graph.lower.piece import Pieces
 from engines.graph.lower.prelude import PRELUDE
-from engines.graph.passes.fuse import domain
 from engines.op import kernels_only
 from engines.value import EngineError, Spec
 

@@ -23,7 +23,7 @@ from engines.graph.ir import Graph, Node, Var
 from engines.graph.lower.loops import comment
 from engines.graph.lower.nest import PARALLEL_WORK
 from engines.graph.lower.piece import Pieces
-from engines.graph.passes.pool import BACK, POOL, are_sparse_gradients, is_small
+from engines.graph.pooled import BACK, POOL, are_sparse_gradients, is_small
 from engines.value import Spec
 
 VECTOR = 16

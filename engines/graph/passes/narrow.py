@@ -13,8 +13,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from engines.graph.domain import BROADCASTING, UNARY, domain
 from engines.graph.ir import Graph, Node, Operand, Var
-from engines.graph.passes.fuse import BROADCASTING, UNARY, domain
 from engines.ops import TABLE
 
 
