@@ -14,16 +14,23 @@ from pathlib import Path
 
 import pytest
 
+from suites import test_dispatch, test_forward
 from suites.harness import exits
+from suites.harness.effort import EFFORTS
 from suites.harness.store import Journal, JournalError, leftovers, read_journal, save
 from suites.recover import main as recover
 
 ROOT = Path(__file__).parent.parent
+ENGINES = ("tape", "torch_eager")
+CELLS = [cell for suite in (test_dispatch, test_forward) for cell in suite.cells(EFFORTS["quick"], "cpu")]
+ROWS = len(CELLS) * len(ENGINES)
+"""Of a whole run as these tests start it."""
 RUN = {"machine_info": {}, "benchmarks": [{"name": "a"}], "version": "5"}
 
 
 def suites(folder: Path, *arguments: str) -> list[str]:
-    chosen = ("suites/test_dispatch.py", "suites/test_forward.py", "--engine", "tape", "--engine", "torch_eager")
+    engines = [word for name in ENGINES for word in ("--engine", name)]
+    chosen = ("suites/test_dispatch.py", "suites/test_forward.py", *engines)
     return [sys.executable, "-m", "pytest", "-q", *chosen, "--benchmark-only", "--results", str(folder), *arguments]
 
 
@@ -77,7 +84,7 @@ def test_ctrl_c_keeps_what_was_measured_and_names_what_was_not(tmp_path):
     assert run["interrupted"] == "by the user"
     assert {row["extra_info"]["status"] for row in run["missing"]} == {"not run"}
     assert {row["extra_info"]["reason"] for row in run["missing"]} == {"the run was interrupted"}
-    assert len(run["benchmarks"]) + len(run["missing"]) == 18
+    assert len(run["benchmarks"]) + len(run["missing"]) == ROWS
     assert "stored in" in said
     assert not list(tmp_path.glob(".unfinished-*"))
     assert workers
@@ -120,7 +127,7 @@ def test_a_full_disk_keeps_the_run_elsewhere_and_says_where(small_disk, tmp_path
     (small_disk / "filler").write_bytes(b"x" * (40 << 10))
     spare = tmp_path / "spare"
     spare.mkdir()
-    command = suites(small_disk, "-k", "mlp")
+    command = suites(small_disk, "-k", "chain_tree or chain_wide")
     done = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, check=False, env={**os.environ, "TMPDIR": str(spare)}
     )
@@ -133,14 +140,14 @@ def test_a_full_disk_keeps_the_run_elsewhere_and_says_where(small_disk, tmp_path
 
 
 def test_two_runs_at_once_in_one_folder_are_both_stored_whole(tmp_path):
-    first, second = start(tmp_path, "-k", "chain_tree or mlp"), start(tmp_path, "-k", "chain_tree or mlp")
+    first, second = (start(tmp_path, "-k", "chain_tree or chain_wide") for _ in range(2))
     for process in (first, second):
         said, _ = process.communicate(timeout=300)
         assert process.returncode == 0, said
     files = sorted(tmp_path.rglob("[0-9]*.json"))
     assert [file.name[:4] for file in files] == ["0001", "0002"]
     runs = [json.loads(file.read_text()) for file in files]
-    assert all(len(run["benchmarks"]) == 6 for run in runs)
+    assert all(len(run["benchmarks"]) == 4 for run in runs)
     kinds = [{caution["kind"] for caution in run["cautions"]} for run in runs]
     assert "another run" in kinds[0] | kinds[1]
 
