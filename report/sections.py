@@ -42,6 +42,7 @@ TITLES: dict[Question, str] = {
     "learning": "Learning",
     "interface": "Cost of the interface",
     "collector": "Garbage collector",
+    "attribution": "Where the difference comes from",
 }
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from suites.harness.cell import Cell
-from suites.harness.conductor import Worker
+from suites.harness.conductor import Guest, Worker
 from suites.harness.effort import Effort
 from suites.harness.measure import Measuring
 from suites.harness.replay import RunRow
@@ -29,7 +29,7 @@ def cells(effort: Effort, device: str) -> list[Cell]:
 class RemoteTraining:
     """A training that goes on in a worker."""
 
-    def __init__(self, cell: Cell, worker: Worker, row: Row) -> None:
+    def __init__(self, cell: Cell, worker: Worker | Guest, row: Row) -> None:
         self._worker = worker
         self._row = row
         self._cell = asdict(cell)

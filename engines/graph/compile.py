@@ -6,7 +6,7 @@ loss = step(parameters, batch, key)["loss"]       # compiles at the first call, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ from engines.optim import Sgd
 from engines.value import EngineError, Spec
 
 Specs = Mapping[str, Spec]
+Build = Callable[[Graph], Executable]
 
 
 def compile_loss(
@@ -34,11 +35,13 @@ def compile_loss(
     optimizer: Sgd | None = None,
     passes: Sequence[Pass] = PIPELINE,
     phases: dict[str, float] | None = None,
+    build: Build = Executable.build,
 ) -> Executable:
     """Trace, differentiate, optimise and lower `loss(ops, parameters, batch, key)`.
 
     Inputs are named as in `parameters` and `batch`, then `key`, then for a step `NAME.velocity`; outputs are `loss`
-    and, by quantity, `grad.NAME` or the updated parameters. `phases` receives the seconds of each phase.
+    and, by quantity, `grad.NAME` or the updated parameters. `phases` receives the seconds of each phase; `build`
+    lowers the graph.
     """
     phases = {} if phases is None else phases
     with phase(phases, "trace"):
@@ -53,7 +56,7 @@ def compile_loss(
             graph = update(graph, optimizer, list(parameters))
     graph = run_passes(graph, passes, phases)
     with phase(phases, "lower"):
-        return Executable.build(graph)
+        return build(graph)
 
 
 def run_passes(graph: Graph, passes: Sequence[Pass], phases: dict[str, float]) -> Graph:

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from engines.engine import Array, Outputs, Placed, Style, Task, phase, place_arrays, place_batch
-from engines.graph.compile import compile_loss
+from engines.graph.compile import Build, compile_loss
+from engines.graph.executable import Executable
 from engines.graph.passes import PIPELINE, Pass
 from engines.value import Spec, canonical_device
 
@@ -15,7 +16,7 @@ from engines.value import Spec, canonical_device
 class GraphProgram:
     """A task as one executable."""
 
-    def __init__(self, task: Task, passes: Sequence[Pass]) -> None:
+    def __init__(self, task: Task, passes: Sequence[Pass], build: Build) -> None:
         self._task = task
         self.phases: dict[str, float] = {}
         with phase(self.phases, "place"):
@@ -31,6 +32,7 @@ class GraphProgram:
             optimizer=task.optimizer,
             passes=passes,
             phases=self.phases,
+            build=build,
         )
         self.counters = {"nodes": len(self.executable.graph.nodes), "constants": len(self.executable.graph.constants)}
         state = task.optimizer.state(self.parameters) if task.quantity == "step" and task.optimizer is not None else {}
@@ -52,14 +54,15 @@ class GraphProgram:
 
 
 class GraphEngine:
-    """Define-and-run. `passes` may be empty: then every node is replayed just as it was traced."""
+    """Define-and-run. `passes` may be empty: then every node is replayed just as it was traced. `build` lowers."""
 
     style: Style = "static"
 
-    def __init__(self, name: str = "graph", passes: Sequence[Pass] = PIPELINE) -> None:
+    def __init__(self, name: str = "graph", passes: Sequence[Pass] = PIPELINE, build: Build = Executable.build) -> None:
         self.name = name
         self._passes = passes
+        self._build = build
 
     def prepare(self, task: Task) -> GraphProgram:
         """See `Engine.prepare`."""
-        return GraphProgram(task, self._passes)
+        return GraphProgram(task, self._passes, self._build)

@@ -205,6 +205,26 @@ class Worker:
         self._greeted = False
 
 
+@dataclass(frozen=True, slots=True)
+class Guest:
+    """A contender that shares a worker with others, to be asked as if it had one to itself."""
+
+    contender: Contender
+    host: Worker
+
+    def ask(self, do: str, limit_seconds: float | None = None, **given: Any) -> Any:
+        """See `Worker.ask`. A fault costs the others of the room their rows, too."""
+        return self.host.ask(do, limit_seconds, guest=self.contender.label, **given)
+
+    def begin(self) -> None:
+        """See `Worker.begin`."""
+        self.host.begin()
+
+    def end(self) -> None:
+        """See `Worker.end`."""
+        self.host.end()
+
+
 def _signal_name(number: int) -> str:
     try:
         return signal.Signals(number).name
@@ -221,8 +241,14 @@ class Conductor:
     _workers: dict[Contender, Worker] = field(default_factory=dict)
     _folder: Path | None = None
 
-    def worker(self, contender: Contender) -> Worker:
-        """The contender's worker, kept for the session."""
+    def worker(self, contender: Contender) -> Worker | Guest:
+        """The contender's worker, kept for the session, or its place in the one of its room."""
+        if contender.room:
+            host = Contender(contender.room, python=contender.python, collector=contender.collector)
+            return Guest(contender, self._own(host))
+        return self._own(contender)
+
+    def _own(self, contender: Contender) -> Worker:
         if contender not in self._workers:
             self._workers[contender] = self._made(contender, {})
         return self._workers[contender]
@@ -244,7 +270,7 @@ class Conductor:
     @property
     def judge(self) -> Worker:
         """The worker that holds results against the reference."""
-        return self.worker(Contender("judge", python=sys.executable))
+        return self._own(Contender("judge", python=sys.executable))
 
     @property
     def folder(self) -> Path:

@@ -24,7 +24,9 @@ class Contender:
     """One engine in one process; contenders that are equal share it.
 
     `name` is what rows call it, `engine` what `loader` is asked for ("" for the same): a "module:function" that takes
-    the cell and that name, imported in the worker. `twin` marks the second process of an A/A control.
+    the cell and that name, imported in the worker. `twin` marks the second process of an A/A control. Contenders with
+    the same `room` share one process, where each is made ready and timed as if it were alone: what differs from process
+    to process then differs between none of them.
     """
 
     name: str
@@ -33,6 +35,7 @@ class Contender:
     python: str = sys.executable
     collector: bool = False
     twin: bool = False
+    room: str = ""
 
     @property
     def label(self) -> str:

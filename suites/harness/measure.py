@@ -19,11 +19,11 @@ from typing import Any
 
 from suites.harness.agreement import Agreement
 from suites.harness.cell import Cell
-from suites.harness.conductor import Conductor, Worker
+from suites.harness.conductor import Conductor, Guest, Worker
 from suites.harness.contender import Contender
 from suites.harness.deal import blocks
 from suites.harness.effort import Effort
-from suites.harness.row import Row, add_ratios, closing
+from suites.harness.row import Paired, Row, add_ratios, always, closing
 from suites.harness.statistics import FEWEST_ROUNDS, Ratio, paired_ratio
 
 BASELINE = "tape"
@@ -41,13 +41,14 @@ Show = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Measuring:
-    """What is to be measured, and by what means."""
+    """What is to be measured, and by what means; `paired` says which rows get a ratio to which."""
 
     conductor: Conductor
     cell: Cell
     contenders: Sequence[Contender]
     effort: Effort
     show: Show
+    paired: Paired = always
 
 
 Measure = Callable[[Measuring], Mapping[str, Row]]
@@ -59,7 +60,7 @@ class Arm:
     """One contender at work in a cell, until its row has failed."""
 
     contender: Contender
-    worker: Worker
+    worker: Worker | Guest
     row: Row
     fresh: Worker = field(init=False)  # where a sample takes a new process: the one at hand
     sample_seconds: float = 0.0
@@ -106,7 +107,7 @@ def finish(job: Measuring, rows: Sequence[Row]) -> dict[str, Row]:
     twin = baseline(job.contenders).again()
     by_name = {row.engine: row for row in rows}
     control = _between(by_name.get(twin.label), by_name.get(twin.name))
-    add_ratios([row for row in rows if row.engine != twin.label], control, job.effort.precision)
+    add_ratios([row for row in rows if row.engine != twin.label], control, job.effort.precision, job.paired)
     if control is not None:
         for row in rows:
             row.control = {"engine": twin.name, **asdict(control), "false_alarm": control.excludes_one}

@@ -26,6 +26,8 @@ Requests, in the order in which a cell asks for them (`worker.py` has one method
     accuracy     test accuracy of what was trained
     release      forget the cell, free what it held
 
+Where several contenders share a process, a request also names the `guest` that is meant.
+
 Anything else on the pipe is nonsense, and costs the worker its life and the cell this one row.
 """
 

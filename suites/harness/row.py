@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -114,11 +114,26 @@ def closing(parts: dict[str, float], total_seconds: float) -> dict[str, Any]:
     return {"total_seconds": total_seconds, "sum_seconds": found, "closes": closes}
 
 
-def add_ratios(rows: Sequence[Row], control: Ratio | None = None, margin: float = 0.0) -> None:
-    """Give every measured row its ratio to every other, paired by round, and what may be claimed of it."""
+Paired = Callable[[str, str], bool]
+"""Whether one engine gets a ratio to another, both by name."""
+
+
+def always(_engine: str, _other: str) -> bool:
+    """Every engine gets a ratio to every other."""
+    return True
+
+
+def add_ratios(rows: Sequence[Row], control: Ratio | None = None, margin: float = 0.0, paired: Paired = always) -> None:
+    """Give every measured row its ratio to every other (that it is `paired` with), and what may be claimed of it."""
     for row in rows:
         for other in rows:
-            if row is other or len(row.samples) != len(other.samples) or row.memory is not None or not row.running:
+            if (
+                not paired(row.engine, other.engine)
+                or row is other
+                or len(row.samples) != len(other.samples)
+                or row.memory is not None
+                or not row.running
+            ):
                 continue
             ratio = paired_ratio(row.samples, other.samples)
             if ratio is not None:

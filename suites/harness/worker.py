@@ -70,19 +70,23 @@ class Ready:
 
 
 class Worker:
-    """What one process knows: the cell it is ready for, or its training."""
+    """What one process knows: the cell it is ready for, or its training.
+
+    Contenders that share it are each ready for the cell in their own way; `guest` is the one that is being asked.
+    """
 
     def __init__(self) -> None:
-        self._ready: Ready | None = None
+        self.guest = ""
+        self._ready: dict[str, Ready] = {}
         self._training: Training | None = None
         self._folder = Path()
 
     @property
     def ready(self) -> Ready:
         """The cell at hand."""
-        if self._ready is None:
-            raise RuntimeError("asked before it was told to prepare")
-        return self._ready
+        if self.guest not in self._ready:
+            raise RuntimeError("asked before it was told to prepare, or its process was ended meanwhile")
+        return self._ready[self.guest]
 
     def start(self, given: Given) -> Answer:
         """Set this process up: the folder for arrays, the most memory it may use, what happens to freed memory."""
@@ -102,8 +106,8 @@ class Worker:
         program = engine.prepare(task)
         synchronize(cell.device)
         total = time.perf_counter() - start
-        self._ready = Ready(cell, contender, task, engine, program, lambda: None)
-        self._ready.call = _call_of(self._ready)
+        ready = self._ready[self.guest] = Ready(cell, contender, task, engine, program, lambda: None)
+        ready.call = _call_of(ready)
         return {"style": engine.style, "phases": dict(program.phases), "seconds": total}
 
     def prepare_cold(self, given: Given) -> Answer:
@@ -190,7 +194,8 @@ class Worker:
 
     def release(self, given: Given) -> Answer:
         """Forget the cell and free what it held."""
-        self._ready = self._training = None
+        self._ready.pop(self.guest, None)
+        self._training = None
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.synchronize()
@@ -326,6 +331,7 @@ def serve(requests: int, answers: int) -> None:
 
 def _answer(worker: Worker, name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     try:
+        worker.guest = given.get("guest", "")
         answer = HANDLERS[name](worker, given)
         rest()  # before the conductor lets the next one run
         return {"answer": answer}

@@ -1,0 +1,118 @@
+"""What lies between the tape and the full compiler, as switches that are turned on one after the other.
+
+    SWITCHES                                    # replay, straight line, every pass of the pipeline, native
+    load_switched(cell, "fuse")                 # the engine with all switches on up to this one
+    load_switched(cell, "without fuse")         # the full set, but for this one
+
+- `replay`: nothing is recorded. The graph, traced and differentiated once, is gone through by a loop that calls the
+  same kernels in the same order as the tape does.
+- `straight line`: nothing is looked up. The same calls stand in Python made for them, one line a node.
+- the passes, by name, in the order of `PIPELINE`; what they fuse runs on the kernels, node by node.
+- `native`: what is fused becomes C.
+
+A pass that joins `PIPELINE` joins here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+
+from engines.engine import Engine
+from engines.graph.engine import GraphEngine
+from engines.graph.executable import Executable
+from engines.graph.fused import inline
+from engines.graph.ir import Graph, Var
+from engines.graph.lower.aten import Run
+from engines.graph.lower.native import native
+from engines.graph.passes import PIPELINE
+from engines.registry import load_engine
+from suites.harness.cell import Cell
+
+BASE = "tape"
+REPLAY, STRAIGHT, NATIVE = "replay", "straight line", "native"
+SWITCHES = (REPLAY, STRAIGHT, *dict.fromkeys(step.__name__ for step in PIPELINE), NATIVE)
+"""In the order in which they are turned on."""
+
+WALK = (BASE, *SWITCHES)
+"""The rows of the walk: each has one switch more on than the one before, and bears its name."""
+
+WITHOUT = {f"without {switch}": switch for switch in SWITCHES if switch != REPLAY}
+"""The rows with one switch off; without a graph there is nothing to switch."""
+
+
+def is_step(name: str, other: str) -> bool:
+    """Whether two rows differ in one switch, or one of them is where the walk begins."""
+    if name in WITHOUT:
+        return other in {BASE, WALK[-1]}
+    return other == BASE or (other in WALK and WALK.index(name) - WALK.index(other) == 1)
+
+
+def switches_on(name: str) -> frozenset[str]:
+    """Which switches are on in this row."""
+    if name in WITHOUT:
+        return frozenset(SWITCHES) - {WITHOUT[name]}
+    return frozenset(WALK[1 : WALK.index(name) + 1])
+
+
+def load_switched(_: Cell, name: str) -> Engine:
+    """The engine of this row."""
+    on = switches_on(name)
+    if not on:
+        return load_engine(BASE)
+    passes = tuple(step for step in PIPELINE if step.__name__ in on)
+    return GraphEngine(name, passes, lambda graph: _built(graph, on))
+
+
+def _built(graph: Graph, on: frozenset[str]) -> Executable:
+    if NATIVE not in on:
+        graph = inline(graph)
+    return Executable.build(graph) if STRAIGHT in on else looped(graph)
+
+
+def looped(graph: Graph) -> Executable:
+    """A graph that a loop goes through. What is fused runs as C, as in `Executable.build`."""
+    functions, code = native(graph)
+    flat = inline(graph, lambda node: node.attrs["body"] not in functions)
+    return Executable(flat, flat, "", _loop(flat, functions), code)
+
+
+def _loop(graph: Graph, functions: Mapping[Graph, Callable[..., Any]]) -> Run:
+    """A function of a graph's inputs: values in numbered places, each place emptied after its last use."""
+    variables = (*graph.inputs.values(), *graph.constants, *(var for node in graph.nodes for var in node.outputs))
+    place = {var: number for number, var in enumerate(variables)}
+    frees = _freed(graph, place)
+    calls = []
+    for node, free in zip(graph.nodes, frees, strict=True):
+        function = functions.get(node.attrs.get("body"))  # type: ignore[arg-type]  # None stands for no body
+        call = node.op.run if function is None else lambda given, _, function=function: function(*given)
+        given = tuple((place[i], None) if isinstance(i, Var) else (-1, i) for i in node.inputs)
+        calls.append((call, given, node.attrs, tuple(place[var] for var in node.outputs), free))
+    count, fixed = len(graph.inputs), list(graph.constants.values())
+    room = [None] * (len(place) - count - len(fixed))
+    results = [place[var] for var in graph.outputs.values()]
+
+    def loop(*inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        values: list[Any] = [*inputs[-count:], *fixed, *room]
+        for call, given, attrs, outputs, free in calls:
+            found = call([values[at] if at >= 0 else number for at, number in given], attrs)
+            for at, value in zip(outputs, found, strict=True):
+                values[at] = value
+            for at in free:
+                values[at] = None
+        return tuple(values[at] for at in results)
+
+    return loop
+
+
+def _freed(graph: Graph, place: Mapping[Var, int]) -> Iterator[tuple[int, ...]]:
+    """For each node, the places of what nobody reads after it; inputs, constants and outputs stay."""
+    last: dict[Var, int] = {}
+    for number, node in enumerate(graph.nodes):
+        last.update(dict.fromkeys((*(i for i in node.inputs if isinstance(i, Var)), *node.outputs), number))
+    kept = {*graph.inputs.values(), *graph.constants, *graph.outputs.values()}
+    for number, node in enumerate(graph.nodes):
+        read = (*(i for i in node.inputs if isinstance(i, Var)), *node.outputs)
+        yield tuple({place[var] for var in read if last[var] == number and var not in kept})

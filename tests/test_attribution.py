@@ -1,0 +1,124 @@
+"""The walk from the tape to the full compiler: what is switched in each row, the same numbers in all, one process."""
+
+from __future__ import annotations
+
+import weakref
+from dataclasses import replace
+
+import pytest
+import torch
+
+from engines.graph.passes import PIPELINE
+from engines.ops.random import step_key
+from engines.registry import load_engine
+from suites.attribution import BASE, NATIVE, REPLAY, STRAIGHT, SWITCHES, WALK, WITHOUT, is_step, load_switched
+from suites.harness.agreement import check
+from suites.harness.cell import Cell
+from suites.harness.conductor import Conductor
+from suites.harness.contender import Contender
+from suites.harness.effort import EFFORTS
+from suites.harness.measure import Measuring, measure
+from suites.test_attribution import contender, measure_cell
+from tests.faulty import LOADER
+
+CELL = Cell("attribution", "lenet5", "step", 2)
+BRIEF = replace(EFFORTS["quick"], seconds_per_engine=0.1, warm_up_seconds=0.05, min_rounds=3, max_rounds=6)
+
+
+def outputs(engine, quantity="loss_and_grad"):
+    task = replace(CELL, quantity=quantity).task()
+    program = engine.prepare(task)
+    found = program.run(program.place(task.batch, step_key(0, 0)))
+    return program, [found.loss, *found.gradients.values()]
+
+
+def test_every_pass_is_a_switch_of_its_own_between_replaying_and_native_code():
+    names = [step.__name__ for step in PIPELINE]
+    assert list(SWITCHES) == [REPLAY, STRAIGHT, *dict.fromkeys(names), NATIVE]
+    assert (BASE, *SWITCHES) == WALK
+    assert set(WITHOUT.values()) == set(SWITCHES) - {REPLAY}
+
+
+def test_each_row_of_the_walk_has_the_passes_up_to_its_own():
+    def passes_of(row):
+        program, _ = outputs(load_switched(CELL, row))
+        return [name for name in program.phases if name in SWITCHES]
+
+    names = list(dict.fromkeys(step.__name__ for step in PIPELINE))
+    for place, name in enumerate(names):
+        assert passes_of(name) == names[: place + 1]
+        assert passes_of(f"without {name}") == [other for other in names if other != name]
+    assert passes_of(REPLAY) == passes_of(STRAIGHT) == []
+    assert passes_of(NATIVE) == names
+
+
+@pytest.mark.parametrize("row", [REPLAY, STRAIGHT])
+def test_without_passes_every_bit_is_the_tape_s(row):
+    _, wanted = outputs(load_engine("tape"))
+    _, found = outputs(load_switched(CELL, row))
+    for one, other in zip(found, wanted, strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("row", [*WALK, *WITHOUT])
+def test_every_row_is_right(row):
+    found = check(load_switched(CELL, row).prepare(CELL.checked_task()), CELL)
+    assert found.verdict == "agrees", found
+
+
+def test_fused_regions_are_c_only_where_native_code_is_on():
+    for row in (*WALK[1:], *WITHOUT):
+        program, _ = outputs(load_switched(CELL, row))
+        assert bool(program.executable.code) == (row not in WALK[:-1] and row != f"without {NATIVE}"), row
+
+
+def test_what_the_loop_has_read_for_the_last_time_is_freed():
+    task = replace(CELL, quantity="forward").task()
+    program = load_switched(CELL, REPLAY).prepare(task)
+    placed = program.place(task.batch, step_key(0, 0))
+    dispatched = []
+
+    class Alive(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            out = function(*args, **kwargs or {})
+            dispatched.append(weakref.ref(out) if isinstance(out, torch.Tensor) else None)
+            alive.append(sum(ref is not None and ref() is not None for ref in dispatched))
+            return out
+
+    alive: list[int] = []
+    with Alive():
+        program.run(placed)
+    assert len(alive) > 8
+    assert max(alive) <= 4
+
+
+def test_neighbours_of_the_walk_are_paired_and_what_is_left_out_with_the_full_set():
+    assert is_step(STRAIGHT, REPLAY)
+    assert is_step(STRAIGHT, BASE)
+    assert not is_step(NATIVE, REPLAY)
+    assert not is_step(REPLAY, STRAIGHT)
+    without = f"without {SWITCHES[2]}"
+    assert is_step(without, WALK[-1])
+    assert not is_step(without, SWITCHES[2])
+    assert not is_step(NATIVE, without)
+
+
+def test_rows_share_one_process_and_have_equally_many_samples():
+    chosen = [contender(name) for name in (BASE, REPLAY, NATIVE, f"without {NATIVE}")]
+    with Conductor() as conductor:
+        rows = measure_cell(Measuring(conductor, CELL, chosen, BRIEF, lambda _: None))
+        pids = {event.pid for event in conductor.log if event.what == "sample"}
+    assert len(pids) == 1
+    assert {row.status for row in rows.values()} == {"measured"}
+    assert len({len(row.samples) for row in rows.values()}) == 1
+    assert [ratio["to"] for ratio in rows[REPLAY].ratios] == [BASE]
+    assert {ratio["to"] for ratio in rows[f"without {NATIVE}"].ratios} == {BASE, NATIVE}
+    assert rows[NATIVE].control["engine"] == BASE
+
+
+def test_guests_of_one_room_are_timed_each_on_its_own():
+    cell = Cell("backward", "chain", "loss_and_grad", knobs=(("elements", 4), ("ops", 10)))
+    chosen = [Contender(name, loader=LOADER, room="shared") for name in ("right", "3 ms")]
+    with Conductor() as conductor:
+        rows = measure(Measuring(conductor, cell, chosen, BRIEF, lambda _: None))
+    assert min(rows["right"].samples) < 0.003 <= min(rows["3 ms"].samples)
