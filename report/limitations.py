@@ -24,8 +24,8 @@ OWN_PROCESS = (
     "memory, is in no interval."
 )
 KEPT_MEMORY = (
-    "Every engine's process keeps the memory that it frees, and hashes names alike in every run. In a program that gives "
-    "memory back to the system, as many do, an engine that frees and asks more often loses more than is shown here."
+    "Every engine's process keeps the memory that it frees, and hashes names alike in every run. In a program that "
+    "gives memory back to the system, as many do, an engine that frees and asks more often loses more than is shown."
 )
 GENERAL = (
     "Only ratios that were paired by round inside one run support faster or slower. Other tenants of the machine, its "
