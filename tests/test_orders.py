@@ -17,7 +17,7 @@ from engines.graph.engine import GraphEngine
 from engines.graph.fused import FUSED, inline
 from engines.graph.passes import AFTER, Pass, is_allowed
 from engines.ops.random import step_key
-from suites.workloads import WORKLOADS, load_workload
+from suites.workloads import STRAIGHT, load_workload
 
 ORDERS = 200
 """Random subsets and orders, dealt out over the workloads."""
@@ -92,15 +92,15 @@ def check(case: Traced, passes: Sequence[Pass], compiled: set[frozenset[str]]) -
 
 
 @pytest.mark.parametrize("step", NAMES)
-@pytest.mark.parametrize("workload", WORKLOADS)
+@pytest.mark.parametrize("workload", STRAIGHT)
 def test_every_pass_alone_keeps_what_a_workload_gives(workload: str, step: str) -> None:
     check(traced(workload), [NAMES[step]], set())
 
 
-@pytest.mark.parametrize("workload", WORKLOADS)
+@pytest.mark.parametrize("workload", STRAIGHT)
 def test_random_passes_in_random_orders_keep_what_a_workload_gives(workload: str) -> None:
-    number, compiled = list(WORKLOADS).index(workload), set[frozenset[str]]()
-    for passes in drawn(-(-ORDERS // len(WORKLOADS)), seed=number):
+    number, compiled = list(STRAIGHT).index(workload), set[frozenset[str]]()
+    for passes in drawn(-(-ORDERS // len(STRAIGHT)), seed=number):
         check(traced(workload), passes, compiled)
 
 

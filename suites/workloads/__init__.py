@@ -12,7 +12,25 @@ import difflib
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from suites.workloads import chain, cnn, lenet5, mlp
+from suites.workloads import (
+    beam_search,
+    block_drop,
+    chain,
+    cnn,
+    dynamic_rnn,
+    early_exit,
+    fixed_point,
+    in_graph_training,
+    l2hmc,
+    lenet5,
+    lstm_stack,
+    many_paths,
+    mlp,
+    moe,
+    rnn_lm,
+    seq2seq,
+    tree_lstm,
+)
 from suites.workloads.workload import Workload
 
 STRAIGHT: Mapping[str, Workload] = MappingProxyType(
@@ -20,7 +38,26 @@ STRAIGHT: Mapping[str, Workload] = MappingProxyType(
 )
 """Workloads that run the same ops for every batch."""
 
-CONTROL_FLOW: Mapping[str, Workload] = MappingProxyType({})
+CONTROL_FLOW: Mapping[str, Workload] = MappingProxyType(
+    {
+        module.WORKLOAD.name: module.WORKLOAD
+        for module in (
+            early_exit,
+            many_paths,
+            block_drop,
+            moe,
+            dynamic_rnn,
+            lstm_stack,
+            rnn_lm,
+            seq2seq,
+            beam_search,
+            tree_lstm,
+            fixed_point,
+            l2hmc,
+            in_graph_training,
+        )
+    }
+)
 """Workloads whose course depends on data or runs in loops, each in several formulations."""
 
 WORKLOADS: Mapping[str, Workload] = MappingProxyType({**STRAIGHT, **CONTROL_FLOW})
