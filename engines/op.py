@@ -76,6 +76,7 @@ class Op:
     variadic: bool = False  # any number of inputs of one kind; the one rule is also given `index`
     promotes: bool = False  # torch would mix float widths silently, so engines refuse them before they call
     donates: tuple[int, ...] = ()  # inputs whose storage the kernel overwrites and returns as output of the same index
+    specs: Callable[..., tuple[Spec, ...]] | None = None  # of the outputs, where the kernel cannot run on torch's meta
     pickers: tuple[Picker | None, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -248,7 +249,7 @@ def listed(op: Op, operands: Sequence[Any]) -> tuple[Any, ...]:
     return tuple(operands[0])
 
 
-def lift(op: Op, operand: Any, engine: str, device: str) -> Any:
+def lift(name: str, operand: Any, engine: str, device: str) -> Any:
     """An operand that is not an engine's value, as one a kernel takes: a number, None, or a tensor on `device`.
 
     NumPy arrays are copied to the device. A torch tensor must be there already: a silent transfer would be a cost that
@@ -263,16 +264,16 @@ def lift(op: Op, operand: Any, engine: str, device: str) -> Any:
     if isinstance(operand, torch.Tensor):
         if str(operand.device) != device:
             raise EngineError(
-                f"{op.name}: devices differ: {describe(operand)} is on {operand.device}, the engine on {device}, "
+                f"{name}: devices differ: {describe(operand)} is on {operand.device}, the engine on {device}, "
                 f"at {user_location()}; move it with .to({device!r})"
             )
         return operand.detach()
     if isinstance(operand, Value):
         raise EngineError(
-            f"{op.name}: engines differ: {describe(operand)} belongs to {operand.ops.engine}, "
+            f"{name}: engines differ: {describe(operand)} belongs to {operand.ops.engine}, "
             f"the other inputs to {engine}, at {user_location()}"
         )
     raise EngineError(
-        f"{op.name}: takes values of this engine, NumPy arrays, torch tensors and numbers; "
+        f"{name}: takes values of this engine, NumPy arrays, torch tensors and numbers; "
         f"found {type(operand).__name__} at {user_location()}"
     )

@@ -175,6 +175,13 @@ CASES: dict[str, tuple[Case, ...]] = {
         Case("an empty part", (normal(2, 3, 2),), ref.parts, {"sizes": (3, 0), "dim": 1}),
         Case("only one", (normal(3),), ref.parts, {"sizes": (3,)}),
     ),
+    "unstack": (
+        Case("rows", (normal(3, 2),), torch.unbind, {"dim": 0}),
+        Case("negative dim", (turned(normal(2, 4)),), torch.unbind, {"dim": -1}),
+        Case("numbers", (normal(3),), torch.unbind),
+        Case("only one", (normal(1, 3),), torch.unbind),
+    ),
+    "copy": unary(torch.clone),
     "getitem": (
         Case("int", (normal(3, 4),), ref.indexed, {"key": (-1,)}),
         Case("slices", (normal(5, 6),), ref.indexed, {"key": ((1, None, 2), (-4, -1, None))}),

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from engines.graph import parts
 from engines.graph.ir import Graph, Node, Operand, Var
 from engines.graph.trace import OPS, Builder, Symbol
 from engines.op import Op, describe
@@ -130,4 +131,5 @@ def update(graph: Graph, optimizer: Sgd, parameters: Sequence[str]) -> Graph:
     )
 
 
-OPS.add_function("gradients", gradients)
+for name, function in {"gradients": gradients, **parts.FUNCTIONS}.items():
+    OPS.add_function(name, function)

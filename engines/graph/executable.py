@@ -27,9 +27,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from engines.graph.control import OPS as CONTROL_OPS
+from engines.graph.control import all_nodes, map_bodies
 from engines.graph.fused import FUSED, inline
 from engines.graph.ir import Graph, Node, Var
-from engines.graph.lower.aten import FIRST_NODE_LINE, Run, is_called, lower
+from engines.graph.lower.aten import Run
+from engines.graph.lower.control import Lowered
 from engines.graph.lower.native import native
 from engines.op import KERNEL_ERRORS, describe, kernels_only, plain
 from engines.ops import TABLE
@@ -38,7 +41,7 @@ from engines.value import DTYPE_NAMES, DTYPES, EngineError, Location, Spec
 HEADER = {"format": "tape-vs-graph executable", "version": 1}
 GRAPH, CONSTANTS, DIGEST = "graph.json", "constants.bin", "sha256"
 
-LOADABLE = {**TABLE, FUSED.name: FUSED}
+LOADABLE = {**TABLE, FUSED.name: FUSED, **{op.name: op for op in CONTROL_OPS}}
 """Every op that a saved graph may name."""
 
 FILE_ERRORS = (zipfile.BadZipFile, zlib.error, struct.error, OSError, EOFError, LookupError, ValueError, RuntimeError)
@@ -63,9 +66,9 @@ class ExecutableError(EngineError):
 class Executable:
     """A callable made from a graph. `source` is the Python text that runs, `code` the C text that it calls, if any."""
 
-    def __init__(self, graph: Graph, lowered: Graph, source: str, run: Run, code: str = "") -> None:
+    def __init__(self, graph: Graph, lowered: Lowered, run: Run, code: str = "") -> None:
         self.graph = graph
-        self.source = source
+        self.source = "\n\n".join(lowered.sources)
         self.code = code
         self._lowered = lowered
         self._needs_guard = True  # against torch's autograd, which takes notice of kernels alone
@@ -79,9 +82,14 @@ class Executable:
     def build(cls, graph: Graph) -> Executable:
         """Lower a graph: fused regions to C where that can be compiled, all else to the kernels."""
         functions, code = native(graph)
-        flat = inline(graph, lambda node: node.attrs["body"] not in functions)
-        executable = cls(graph, flat, *lower(flat, functions), code)
-        executable._needs_guard = not all(is_called(node, functions) for node in flat.nodes)
+
+        def flat(part: Graph) -> Graph:
+            return inline(part, lambda node: node.attrs["body"] not in functions)
+
+        lowered = Lowered(functions=dict(functions))
+        run = lowered.add(flat(map_bodies(graph, flat)))
+        executable = cls(graph, lowered, run, code)
+        executable._needs_guard = not all(node.attrs.get("body") in functions for node in all_nodes(graph))
         return executable
 
     def __call__(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -103,10 +111,11 @@ class Executable:
 
     def _refusal(self, error: Exception) -> EngineError:
         """What a kernel refused at run time, with the user's line that asked for it."""
-        line = next((entry.lineno for entry in traceback.extract_tb(error.__traceback__) if entry.name == "run"), None)
-        if line is None:
+        places = [(frame.f_code, line) for frame, line in traceback.walk_tb(error.__traceback__)]
+        found = [node for code, line in places if (node := self._lowered.node_at(code, line)) is not None]
+        if not found:
             return EngineError(f"{self.graph.name}: {error}")
-        node = self._lowered.nodes[line - FIRST_NODE_LINE]
+        node = found[-1]  # the innermost
         return EngineError(f"{node.op.name}: {error}; in the graph {self.graph.name}, from {node.where}")
 
     def run_named(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -196,8 +205,15 @@ def _spec_data(spec: Spec) -> list[Any]:
 
 def _node_data(node: Node, numbers: Mapping[Var, int], constants: io.BytesIO) -> list[Any]:
     inputs = [[numbers[i]] if isinstance(i, Var) else i for i in node.inputs]
-    attrs = {k: _graph_data(v, constants) if isinstance(v, Graph) else v for k, v in node.attrs.items()}
+    attrs = {k: _attr_data(v, constants) for k, v in node.attrs.items()}
     return [node.op.name, inputs, attrs, [numbers[v] for v in node.outputs], list(node.where)]
+
+
+def _attr_data(value: Any, constants: io.BytesIO) -> Any:
+    """An attribute as JSON takes it: a sub-graph as a graph, a node's body of several as a list of them."""
+    if isinstance(value, Graph):
+        return _graph_data(value, constants)
+    return [_attr_data(part, constants) for part in value] if isinstance(value, tuple) else value
 
 
 def _graph(data: Mapping[str, Any], constants: bytes) -> Graph:
@@ -239,7 +255,9 @@ def _node(data: Any, variables: list[Var], known: set[Var], constants: bytes) ->
 
 
 def _attr(stored: Any, constants: bytes) -> Any:
-    return _graph(stored, constants) if isinstance(stored, Mapping) else plain(stored)
+    if isinstance(stored, Mapping):
+        return _graph(stored, constants)
+    return tuple(_attr(part, constants) for part in stored) if isinstance(stored, list) else plain(stored)
 
 
 def _operand(stored: Any, variables: list[Var], known: set[Var]) -> Any:

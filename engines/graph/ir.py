@@ -23,8 +23,14 @@ import torch
 from engines.op import Op
 from engines.value import Location, Spec
 
-VIEWS = frozenset({"reshape", "permute", "broadcast_to", "getitem", "split", "sum_to", "cast", "stop_gradient"})
+VIEWS = frozenset(
+    {"reshape", "permute", "broadcast_to", "getitem", "split", "unstack", "sum_to", "cast", "stop_gradient"}
+)
 """Ops whose results may stand in the storage of their first input, so that an update of it changes them too."""
+
+
+SEEN = frozenset({"body", "carried", "scanned"})
+"""Attributes that the text of a graph shows in its own way."""
 
 
 class Var:
@@ -100,21 +106,36 @@ def _lines(graph: Graph) -> list[str]:
 def _body(node: Node) -> str:
     """The sub-graph of a node that has one, indented, to stand behind the node."""
     body = node.attrs.get("body")
-    if not isinstance(body, Graph):
-        return ""
-    _, *lines = _lines(body)
-    return "\n".join([" {", *(f"  {line}" for line in lines)])
+    if isinstance(body, Graph):
+        return "\n".join([" {", *_inner(body)])
+    if isinstance(body, tuple):
+        return "\n".join(
+            [" {", *(f"  {line}" for part in body for line in (f"  {part.name} {{", *_inner(part))), "  }"]
+        )
+    return ""
+
+
+def _inner(graph: Graph) -> list[str]:
+    """The lines of a sub-graph but the first, indented."""
+    return [f"  {line}" for line in "\n".join(_lines(graph)[1:]).splitlines()]
 
 
 def arguments(node: Node, names: Mapping[Var, str]) -> str:
     """A node's operands, and those of its attributes that are not at their default, as text."""
     operands = [names[i] if isinstance(i, Var) else repr(i) for i in node.inputs]
     body = node.attrs.get("body")
-    if isinstance(body, Graph):
-        return ", ".join(f"{name}={operand}" for name, operand in zip(body.inputs, operands, strict=True))
+    attrs = [
+        f"{name}={value!r}"
+        for name, value in node.attrs.items()
+        if name not in SEEN and value != node.op.attrs.get(name)
+    ]
+    if body is not None:
+        taken = list((body if isinstance(body, Graph) else body[0]).inputs)
+        own = len(operands) - len(taken)  # a predicate or an index, which no body takes
+        given = [f"{name}={operand}" for name, operand in zip(taken, operands[own:], strict=True)]
+        return ", ".join([*operands[:own], *given, *attrs])
     while operands and operands[-1] == "None":
         operands.pop()
-    attrs = [f"{name}={value!r}" for name, value in node.attrs.items() if value != node.op.attrs.get(name)]
     return ", ".join([*operands, *attrs])
 
 

@@ -91,12 +91,18 @@ class Symbol(Value):
 
 
 class Builder:
-    """A graph under construction on one device."""
+    """A graph under construction on one device, or a part of one: the body of a loop, say, inside `parent`.
 
-    def __init__(self, device: str) -> None:
+    Nodes go to the innermost part that is open, which may use the values of all parts around it.
+    """
+
+    def __init__(self, device: str, parent: Builder | None = None) -> None:
         self.device = device
+        self.parent = parent
+        self.root: Builder = self if parent is None else parent.root
         self.nodes: list[Node] = []
         self.constants: dict[Var, torch.Tensor] = {}
+        self.open = self  # of a root: the innermost part that is open
         self._origin: Location | None = None
         self._inferred: dict[Any, tuple[Spec, ...]] = {}
 
@@ -111,31 +117,55 @@ class Builder:
     @contextmanager
     def on_behalf_of(self, origin: Location) -> Iterator[None]:
         """Within, new nodes bear this line of the user's source."""
-        before, self._origin = self._origin, origin
+        before, self.root._origin = self.root._origin, origin
         try:
             yield
         finally:
-            self._origin = before
+            self.root._origin = before
+
+    @contextmanager
+    def part(self) -> Iterator[Builder]:
+        """Within, nodes go to a new part inside this one."""
+        before, self.root.open = self.root.open, Builder(self.device, self)
+        try:
+            yield self.root.open
+        finally:
+            self.root.open = before
+
+    def reaches(self, other: Builder) -> bool:
+        """Whether `other` is this part or one around it."""
+        part: Builder | None = self
+        while part is not None and part is not other:
+            part = part.parent
+        return part is other
+
+    @property
+    def where(self) -> Location:
+        """The line that a new node bears."""
+        return self.root._origin or user_location()
 
     def constant(self, tensor: torch.Tensor) -> Var:
         """A value fixed when the graph is made."""
         var = Var(Spec.of(tensor))
-        self.constants[var] = tensor
+        self.root.constants[var] = tensor
         return var
 
     def add(self, op: Op, inputs: tuple[Operand, ...], attrs: Mapping[str, Any]) -> tuple[Var, ...]:
         """Append a node; gives its outputs. Raises EngineError where the kernel would refuse its inputs."""
         key = (op, tuple(i.spec if isinstance(i, Var) else type(i) for i in inputs), tuple(attrs.items()))
-        specs = self._inferred.get(key)
+        known = self.root._inferred
+        specs = known.get(key)
         if specs is None:
-            specs = self._inferred[key] = infer(op, inputs, attrs)
+            specs = known[key] = infer(op, inputs, attrs)
         outputs = tuple(Var(spec) for spec in specs)
-        self.nodes.append(Node(op, inputs, attrs, outputs, self._origin or user_location()))
+        self.nodes.append(Node(op, inputs, attrs, outputs, self.where))
         return outputs
 
 
 def infer(op: Op, inputs: Sequence[Operand], attrs: Mapping[str, Any]) -> tuple[Spec, ...]:
     """The specs of an op's outputs: its kernel run on torch's meta device, where tensors have no elements."""
+    if op.specs is not None:
+        return op.specs(inputs, attrs)
     device = next((i.spec.device for i in inputs if isinstance(i, Var)), "cpu")
     operands = [
         torch.empty(i.spec.shape, dtype=i.spec.dtype, device="meta") if isinstance(i, Var) else i for i in inputs
@@ -155,6 +185,11 @@ def _tracing(op: Op) -> Callable[..., Any]:
         if op.variadic:
             operands = listed(op, operands)
         builder = _builder_of(op, operands)
+        if op.donates and builder.parent is not None:
+            raise EngineError(
+                f"{op.name}: overwrites its inputs, which a branch or a body does not own, at {user_location()}; "
+                "give it new values instead"
+            )
         inputs = tuple(_operand(op, o, builder) for o in operands)
         inputs += (None,) * (0 if op.variadic else len(op.vjps) - len(inputs))
         outs = tuple(Symbol(var, builder) for var in builder.add(op, inputs, op.complete(given)))
@@ -166,18 +201,27 @@ def _tracing(op: Op) -> Callable[..., Any]:
 def _builder_of(op: Op, operands: Sequence[Any]) -> Builder:
     for operand in operands:
         if type(operand) is Symbol:
-            return operand.builder
+            return operand.builder.root.open
     found = ", ".join(type(operand).__name__ for operand in operands)
     raise EngineError(f"{op.name}: no symbol of a graph among the inputs ({found}) at {user_location()}")
 
 
 def _operand(op: Op, operand: Any, builder: Builder) -> Operand:
     if type(operand) is Symbol:
-        if operand.builder is not builder:
-            raise EngineError(f"{op.name}: {operand.spec} belongs to another trace, at {user_location()}")
-        return operand.var
-    lifted = lift(op, operand, "graph", builder.device)
+        return local(op.name, operand, builder)
+    lifted = lift(op.name, operand, "graph", builder.device)
     return builder.constant(lifted) if isinstance(lifted, torch.Tensor) else lifted
+
+
+def local(name: str, symbol: Symbol, builder: Builder) -> Var:
+    """The value of a symbol, for use in a part. Raises EngineError where it is not there."""
+    if not builder.reaches(symbol.builder):
+        if symbol.builder.root is builder.root:
+            what = "was made inside a branch or a body, where alone it is known; return it from there"
+        else:
+            what = "belongs to another trace"
+        raise EngineError(f"{name}: {symbol.spec} {what}, at {user_location()}")
+    return symbol.var
 
 
 OPS = bind("graph", _tracing)

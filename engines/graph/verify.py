@@ -63,8 +63,9 @@ def _check_node(graph: Graph, node: Node, defined: set[Var], names: dict[Var, st
         raise _broken(graph, node, f"has attributes {sorted(node.attrs)}, the op takes {sorted(node.op.attrs)}")
     if not node.op.variadic and len(node.inputs) != len(node.op.vjps):
         raise _broken(graph, node, f"has {len(node.inputs)} inputs, the op takes {len(node.op.vjps)}")
-    if isinstance(node.attrs.get("body"), Graph):
-        verify(node.attrs["body"])
+    body = node.attrs.get("body", ())
+    for part in body if isinstance(body, tuple) else (body,):
+        verify(part)
     found = tuple(var.spec for var in node.outputs)
     try:
         expected = infer(node.op, node.inputs, node.attrs)

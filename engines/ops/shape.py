@@ -65,6 +65,20 @@ def _join(ops: Namespace, g: Sequence[Any], x_shape: Shape, *, sizes: tuple[int,
     return ops.concat(parts, dim=dim)
 
 
+def _stacked(ops: Namespace, g: Sequence[Any], x_shape: Shape, *, dim: int) -> Any:
+    """The gradient of unstack: stacked again, with zeros where a part was not used."""
+    dim %= len(x_shape)
+    used = next(part for part in g if part is not None)
+    shape = (*x_shape[:dim], 1, *x_shape[dim + 1 :])
+    zeros = None
+    parts = []
+    for part in g:
+        if part is None and zeros is None:
+            zeros = ops.full_like(used, shape=shape, value=0.0)
+        parts.append(zeros if part is None else ops.reshape(part, shape=shape))
+    return ops.concat(parts, dim=dim)
+
+
 def _full_like(x: torch.Tensor, *, shape: Shape | None, value: float) -> torch.Tensor:
     return torch.full_like(x, value) if shape is None else x.new_full(shape, value)
 
@@ -90,6 +104,8 @@ OPS = (
     ),
     Op("concat", torch.cat, (_part_of_concat,), attrs={"dim": 0}, variadic=True, promotes=True),
     Op("split", _split, (_join,), attrs={"sizes": REQUIRED, "dim": 0}, outputs=None),
+    Op("unstack", lambda x, *, dim: torch.unbind(x, dim), (_stacked,), attrs={"dim": 0}, outputs=None),
+    Op("copy", torch.clone, (lambda ops, g, _out, _x: g,)),  # the same elements in a storage of their own
     Op(
         "getitem",
         _getitem,

@@ -30,6 +30,11 @@ def _layer_norm(
     return functional.layer_norm(x, normalized_shape, weight, bias, eps)
 
 
+def _without_gradient(function: Callable[..., Any], *values: Any) -> Any:
+    with torch.no_grad():
+        return function(*values)
+
+
 NATIVE: Mapping[str, Callable[..., Any]] = {
     "max_pool2d": functional.max_pool2d,
     "batch_norm": _batch_norm,
@@ -38,6 +43,7 @@ NATIVE: Mapping[str, Callable[..., Any]] = {
     "embedding": lambda weight, index: functional.embedding(index, weight),
     "flatten": torch.flatten,
     "checkpoint": partial(checkpoint, use_reentrant=False, preserve_rng_state=False),
+    "without_gradient": _without_gradient,
     "gradients": partial(torch.autograd.grad, create_graph=True),
 }
 """Functions that torch differentiates better than the kernel that our engines give gradient rules for."""

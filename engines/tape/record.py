@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from engines.op import KERNEL_ERRORS, Op, check_operands, describe, lift, listed, refusal
 from engines.ops import bind
+from engines.ops.structure import flatten
 from engines.tape.pullback import general_pullback
 from engines.tape.tensor import Tensor
 from engines.tape.unroll import NO_ATTRS, unrolled
@@ -56,7 +57,7 @@ def _general(op: Op) -> Callable[..., Any]:
                 raw.append(operand.data)
                 slots.append(operand.slot)
             else:
-                raw.append(lift(op, operand, "tape", tape.device))
+                raw.append(lift(op.name, operand, "tape", tape.device))
                 slots.append(-1)
         if promotes:
             check_operands(op, raw)
@@ -110,8 +111,22 @@ def _checkpoint(function: Callable[..., Any], *values: Any) -> Any:
     )
 
 
+def _without_gradient(function: Callable[..., Any], *values: Any) -> Any:
+    """`function(*values)` with nothing recorded, on the tape of the first of `values` that is on one."""
+    for value in flatten(values)[0]:
+        if type(value) is Tensor:
+            tape, before = value.tape, value.tape.recording
+            tape.recording = False
+            try:
+                return function(*values)
+            finally:
+                tape.recording = before
+    return function(*values)
+
+
 OPS = bind("tape", _recording)
 """The namespace of every tape: each op runs its kernel at once and records what its gradient will need."""
 OPS.add_function("gradients", _gradients)
 OPS.add_function("checkpoint", _checkpoint)
+OPS.add_function("without_gradient", _without_gradient)
 Tensor.ops = OPS

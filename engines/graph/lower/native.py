@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
+from engines.graph.control import all_nodes
 from engines.graph.domain import domain
 from engines.graph.fused import FUSED, interpret
 from engines.graph.ir import Graph, Node, Var
@@ -31,7 +32,7 @@ Writer = Callable[[str, Graph, Pieces], str]
 
 def native(graph: Graph) -> tuple[Mapping[Graph, Function], str]:
     """What each body of a fused node is as a function of its inputs, and the C source that they come from."""
-    bodies = [node.attrs["body"] for node in graph.nodes if node.op is FUSED and is_sound(node)]
+    bodies = [node.attrs["body"] for node in all_nodes(graph) if node.op is FUSED and is_sound(node)]
     writers = {body: write for body in bodies if (write := writer(body)) is not None}
     if not writers:
         return {}, ""

@@ -11,8 +11,10 @@ from __future__ import annotations
 from typing import Any
 
 from engines.graph.ir import Graph, Node, Operand, Var, overwritten, rewrite
+from engines.graph.passes.everywhere import everywhere
 
 
+@everywhere
 def cse(graph: Graph) -> Graph:
     """Keep the first of equal nodes."""
     first: dict[Any, tuple[Var, ...]] = {}

@@ -10,8 +10,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from engines.graph.ir import Graph, Var
+from engines.graph.passes.everywhere import everywhere
 
 
+@everywhere
 def dce(graph: Graph) -> Graph:
     """Drop nodes and constants that no output depends on."""
     live: set[Var] = set(graph.outputs.values())

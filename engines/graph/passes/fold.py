@@ -14,6 +14,7 @@ from dataclasses import replace
 import torch
 
 from engines.graph.ir import Graph, Node, Var, overwritten, rewrite
+from engines.graph.passes.everywhere import everywhere
 from engines.op import kernels_only
 from engines.ops import TABLE
 
@@ -23,12 +24,15 @@ LARGEST = 4096
 FULL_LIKE = TABLE["full_like"]
 
 
+@everywhere
 def fold(graph: Graph) -> Graph:
     """Replace nodes whose value is known by constants."""
     constants = dict(graph.constants)
 
     def visit(node: Node) -> Node | tuple[Var, ...]:
-        if overwritten(node) or sum(math.prod(var.spec.shape) for var in node.outputs) > LARGEST:
+        if overwritten(node) or "body" in node.attrs:
+            return node
+        if sum(math.prod(var.spec.shape) for var in node.outputs) > LARGEST:
             return node
         operands = [_known(node, i, constants) for i in range(len(node.inputs))]
         if any(operand is NotImplemented for operand in operands):

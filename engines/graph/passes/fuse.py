@@ -21,9 +21,11 @@ from dataclasses import replace
 from engines.graph.domain import ALONE, MAPS, UPDATES, Domain, Domains, domain
 from engines.graph.fused import overwritten_values, readers_of, reads, region_node
 from engines.graph.ir import Graph, Node, Var, storage
+from engines.graph.passes.everywhere import everywhere
 from engines.ops import TABLE
 
 
+@everywhere
 def fuse(graph: Graph) -> Graph:
     """Gather nodes into regions."""
     prepared = _prepared(graph)

@@ -15,9 +15,11 @@ import numpy as np
 
 from engines.graph.domain import BROADCASTING, UNARY, domain
 from engines.graph.ir import Graph, Node, Operand, Var
+from engines.graph.passes.everywhere import everywhere
 from engines.ops import TABLE
 
 
+@everywhere
 def narrow(graph: Graph) -> Graph:
     """Move broadcasts behind the ops that read them."""
     spread: dict[Var, Node] = {}

@@ -19,12 +19,14 @@ from dataclasses import replace
 
 from engines.graph.fused import readers_of, region_node
 from engines.graph.ir import Graph, Node, Var
+from engines.graph.passes.everywhere import everywhere
 from engines.graph.pooled import BACK, POOL, are_sparse_gradients, is_small
 
 Readers = Mapping[Var, Sequence[Node | None]]
 Makers = Mapping[Var, Node]
 
 
+@everywhere
 def pool(graph: Graph) -> Graph:
     """Apply each rule once, backward before forward."""
     for rule in (_signs_first, _largest_first, _regions):

@@ -22,6 +22,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from engines.graph.ir import Graph, Node, Operand, Var, rewrite, storage
+from engines.graph.passes.everywhere import everywhere
 
 SAME_ELEMENTS = ("reshape", "permute", "broadcast_to")
 """Ops whose result has no element that their input has not."""
@@ -30,6 +31,7 @@ Found = Node | tuple[Var, ...] | None
 Producers = Mapping[Var, Node]
 
 
+@everywhere
 def simplify(graph: Graph) -> Graph:
     """Apply each identity once, operands first."""
     producers: dict[Var, Node] = {}
