@@ -609,6 +609,7 @@ VIEWING: dict[str, Model] = {
     "broadcast_to": lambda ops, x: ops.broadcast_to(x, shape=(4, 2, 3)),
     "getitem": lambda ops, x: x[1:],
     "split": lambda ops, x: ops.split(x, sizes=(1, 1))[1],
+    "unstack": lambda ops, x: ops.unstack(x)[1],
     "sum_to": lambda ops, x: ops.sum_to(x, shape=(2, 3)),
     "cast": lambda ops, x: ops.cast(x, dtype="float32"),
     "stop_gradient": lambda ops, x: ops.stop_gradient(x),
