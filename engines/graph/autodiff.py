@@ -7,14 +7,15 @@ graph = update(graph, Sgd(lr=0.01), ["w", "b"])        # has outputs loss, w, w.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from engines.graph import parts
-from engines.graph.ir import Graph, Node, Operand, Var
+from engines.graph.backward import depending, walk_back
+from engines.graph.ir import Graph, Var
 from engines.graph.trace import OPS, Builder, Symbol
-from engines.op import Op, describe
+from engines.op import describe
 from engines.optim import Sgd
 from engines.value import EngineError, user_location
 
@@ -22,11 +23,10 @@ from engines.value import EngineError, user_location
 def gradients(loss: Symbol, wrt: Sequence[Symbol]) -> list[Symbol]:
     """Gradients of a scalar `loss` with respect to each of `wrt`, as new nodes; zeros where it does not depend.
 
-    Rules run in the reverse of the nodes' order and contributions are added in that order, as on a tape, so that with
-    no passes the sums agree to the last bit.
+    Inside a branch or a body the loss is one made there; `wrt` may come from outside. Raises EngineError.
     """
     for value in (loss, *wrt):
-        if not isinstance(value, Symbol) or value.builder is not loss.builder:
+        if not isinstance(value, Symbol) or not value.builder.open.reaches(value.builder):
             raise EngineError(f"gradients: needs symbols of this trace, found {describe(value)} at {user_location()}")
     if math.prod(loss.shape) != 1:
         where = user_location()
@@ -34,56 +34,29 @@ def gradients(loss: Symbol, wrt: Sequence[Symbol]) -> list[Symbol]:
     for value in (loss, *wrt):
         if not value.dtype.is_floating_point:
             raise EngineError(f"gradients: needs a float dtype, found {value.spec} at {user_location()}")
-    builder = loss.builder
+    builder = loss.builder.open
     nodes = tuple(builder.nodes)
-    dependent = _dependent(nodes, {symbol.var for symbol in wrt})
+    wanted = {symbol.var for symbol in wrt}
+    _check_all_inside(builder, wanted)
     with builder.on_behalf_of(nodes[-1].where if nodes else user_location()):
         grads: dict[Var, Any] = {loss.var: OPS.full_like(loss, value=1.0)}
-    wanted = {symbol.var for symbol in wrt}
-    for node in reversed(nodes):
-        g = tuple(grads.get(var) if var in wanted else grads.pop(var, None) for var in node.outputs)
-        if all(part is None for part in g):
-            continue
-        with builder.on_behalf_of(node.where):
-            _push(builder, node, g[0] if node.op.outputs == 1 else g, dependent, grads)
+    walk_back(builder, len(nodes), grads, depending(nodes, wanted), wanted)
     return [grads[s.var] if s.var in grads else OPS.full_like(s, value=0.0) for s in wrt]
 
 
-def _dependent(nodes: Iterable[Node], sources: set[Var]) -> set[Var]:
-    found = set(sources)
-    for node in nodes:
-        if any(i in found for i in node.inputs if isinstance(i, Var)):
-            found.update(node.outputs)
-    return found
-
-
-def _push(builder: Builder, node: Node, g: Any, dependent: set[Var], grads: dict[Var, Any]) -> None:
-    """Run a node's rules for the inputs that need a gradient, and add up what they give."""
-    op = node.op
-    own = node.outputs if op.outputs is not None else ()
-    values = [Symbol(v, builder) if isinstance(v, Var) else v for v in (*own, *node.inputs)]
-    wanted = [i for i, v in enumerate(node.inputs) if v in dependent and op.rule(i) is not None]
-    if op.joint is not None and all(i in wanted for i in op.joint.inputs):
-        inputs, joint = op.joint
-        for i, part in zip(inputs, joint(OPS, g, *_picked(op, inputs[0], values), **node.attrs), strict=True):
-            _accumulate(grads, node.inputs[i], part)
-        wanted = [i for i in wanted if i not in inputs]
-    for i in wanted:
-        rule, args = op.rule(i), _picked(op, i, values)
-        assert rule is not None
-        part = rule(OPS, g, *args, **node.attrs, index=i) if op.variadic else rule(OPS, g, *args, **node.attrs)
-        _accumulate(grads, node.inputs[i], part)
-
-
-def _picked(op: Op, index: int, values: Sequence[Any]) -> tuple[Any, ...]:
-    pick = op.picker(index)
-    assert pick is not None
-    return pick(*values)
-
-
-def _accumulate(grads: dict[Var, Any], target: Operand, part: Any) -> None:
-    assert isinstance(target, Var)
-    grads[target] = part if target not in grads else grads[target] + part
+def _check_all_inside(builder: Builder, wanted: set[Var]) -> None:
+    """Refuse a way back that would leave the part that is open, where other nodes may depend on what is wanted."""
+    read = {i for node in builder.nodes for i in node.inputs if isinstance(i, Var)}
+    part = builder.parent
+    while part is not None:
+        around = depending(part.nodes, wanted) - wanted
+        if around & read:
+            spec = next(iter(around & read)).spec
+            raise EngineError(
+                f"gradients: the loss depends by way of {spec}, which was made outside of this branch or body, "
+                f"at {user_location()}; make it inside"
+            )
+        part = part.parent
 
 
 def differentiate(graph: Graph, loss: str, wrt: Sequence[str]) -> Graph:

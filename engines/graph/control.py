@@ -89,7 +89,10 @@ def _rows(x: Any) -> Any:
     return x if isinstance(x, list) else x.unbind(0)
 
 
-def _stacked(column: list[torch.Tensor], out: Var) -> torch.Tensor:
+def _stacked(column: list[Any], out: Var) -> Any:
+    """What a scan kept, as one tensor; stores of a loop inside stay a list of them."""
+    if any(isinstance(value, list) for value in column):
+        return column
     if column:
         return torch.stack(column)
     return torch.empty((0, *out.spec.shape[1:]), dtype=out.spec.dtype, device=out.spec.device)

@@ -9,13 +9,14 @@ from __future__ import annotations
 import numbers
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from engines.graph.control import COND, SCAN, SWITCH, WHILE
-from engines.graph.ir import Graph, Var, storage
+from engines.graph.ir import Graph, Operand, Var, storage
 from engines.graph.trace import OPS, Builder, Symbol, local
 from engines.op import Op, describe, lift
 from engines.ops import TABLE
@@ -31,7 +32,7 @@ from engines.ops.control import (
     within,
 )
 from engines.ops.structure import Outline, describe_outline, flatten, paths, unflatten
-from engines.value import EngineError, user_location
+from engines.value import EngineError, Spec, user_location
 
 COPY = TABLE["copy"]
 
@@ -78,11 +79,32 @@ def _outside(builder: Builder, own: Sequence[Var], outputs: Sequence[Var]) -> It
     return dict.fromkeys(var for var in (*read, *outputs) if var not in ours)
 
 
-def alike(graphs: Sequence[Graph], taken: Taken) -> tuple[list[Var], tuple[Graph, ...]]:
-    """What graphs use from outside, together; and the graphs, each taking it all."""
+def alike(
+    graphs: Sequence[Graph], taken: Taken, operands: Mapping[Var, Operand] = MappingProxyType({})
+) -> tuple[list[Operand], tuple[Graph, ...]]:
+    """What graphs use from outside, together, and the graphs, each taking all of it in one order.
+
+    `operands` says what a graph's value is outside, where it is not the same there.
+    """
     own = len(taken.carry) + len(taken.rows)
-    outside = list(dict.fromkeys(var for graph in graphs for var in list(graph.inputs.values())[own:]))
-    return outside, tuple(replace(graph, inputs=taken.named(outside)) for graph in graphs)
+    places: dict[tuple[Operand, int], None] = {}
+    used: list[dict[tuple[Operand, int], Var]] = []
+    for graph in graphs:
+        ours: dict[tuple[Operand, int], Var] = {}
+        for var in list(graph.inputs.values())[own:]:
+            operand = operands.get(var, var)
+            again = sum(operand is other for other, _ in ours)
+            ours[operand, again] = var
+        used.append(ours)
+        places.update(dict.fromkeys(ours))
+    inputs = [[ours.get(place) or Var(_spec(place[0])) for place in places] for ours in used]
+    widened = [replace(graph, inputs=taken.named(outside)) for graph, outside in zip(graphs, inputs, strict=True)]
+    return [operand for operand, _ in places], tuple(widened)
+
+
+def _spec(operand: Operand) -> Spec:
+    assert isinstance(operand, Var)
+    return operand.spec
 
 
 def _cond(pred: Any, then: Callable[..., Any], otherwise: Callable[..., Any], *operands: Any) -> Any:
@@ -102,7 +124,7 @@ def _switch(index: Any, branches: Sequence[Callable[..., Any]], *operands: Any) 
 
 
 def _branches(op: Op, chooser: Symbol, branches: Mapping[str, Callable[..., Any]], operands: Sequence[Any]) -> Any:
-    builder = chooser.builder.root.open
+    builder = chooser.builder.open
     graphs, outlines = [], []
     for name, branch in branches.items():
         with builder.part() as inner:
@@ -201,7 +223,7 @@ def _operands(name: str, outline: Outline, leaves: Sequence[Any]) -> tuple[Build
     check_values(name, "carry", outline, leaves)
     for leaf in leaves:
         if isinstance(leaf, Symbol):
-            builder = leaf.builder.root.open
+            builder = leaf.builder.open
             return builder, [_value(name, leaf, builder) for leaf in leaves]
     found = ", ".join(map(describe, leaves))
     raise EngineError(f"{name}: no symbol of a graph among its values ({found}) at {user_location()}")

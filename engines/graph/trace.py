@@ -99,10 +99,10 @@ class Builder:
     def __init__(self, device: str, parent: Builder | None = None) -> None:
         self.device = device
         self.parent = parent
-        self.root: Builder = self if parent is None else parent.root
+        self._root = None if parent is None else parent.root  # of a root None: a cycle would keep constants alive
         self.nodes: list[Node] = []
         self.constants: dict[Var, torch.Tensor] = {}
-        self.open = self  # of a root: the innermost part that is open
+        self._open: Builder | None = None  # of a root: the innermost part that is open, if it is not the root itself
         self._origin: Location | None = None
         self._inferred: dict[Any, tuple[Spec, ...]] = {}
 
@@ -126,11 +126,22 @@ class Builder:
     @contextmanager
     def part(self) -> Iterator[Builder]:
         """Within, nodes go to a new part inside this one."""
-        before, self.root.open = self.root.open, Builder(self.device, self)
+        inner, before = Builder(self.device, self), self.root._open
+        self.root._open = inner
         try:
-            yield self.root.open
+            yield inner
         finally:
-            self.root.open = before
+            self.root._open = before
+
+    @property
+    def root(self) -> Builder:
+        """The outermost part."""
+        return self._root or self
+
+    @property
+    def open(self) -> Builder:
+        """The innermost part that is open: new nodes belong there."""
+        return self.root._open or self.root
 
     def reaches(self, other: Builder) -> bool:
         """Whether `other` is this part or one around it."""
@@ -201,7 +212,7 @@ def _tracing(op: Op) -> Callable[..., Any]:
 def _builder_of(op: Op, operands: Sequence[Any]) -> Builder:
     for operand in operands:
         if type(operand) is Symbol:
-            return operand.builder.root.open
+            return operand.builder.open
     found = ", ".join(type(operand).__name__ for operand in operands)
     raise EngineError(f"{op.name}: no symbol of a graph among the inputs ({found}) at {user_location()}")
 
