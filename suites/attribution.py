@@ -26,6 +26,7 @@ from engines.graph.executable import Executable
 from engines.graph.fused import inline
 from engines.graph.ir import Graph, Var
 from engines.graph.lower.aten import Run
+from engines.graph.lower.control import Lowered
 from engines.graph.lower.native import native
 from engines.graph.passes import PIPELINE
 from engines.registry import load_engine
@@ -76,7 +77,7 @@ def looped(graph: Graph) -> Executable:
     """A graph that a loop goes through. What is fused runs as C, as in `Executable.build`."""
     functions, code = native(graph)
     flat = inline(graph, lambda node: node.attrs["body"] not in functions)
-    return Executable(flat, flat, "", _loop(flat, functions), code)
+    return Executable(flat, Lowered(), _loop(flat, functions), code)
 
 
 def _loop(graph: Graph, functions: Mapping[Graph, Callable[..., Any]]) -> Run:
