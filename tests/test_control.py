@@ -226,7 +226,7 @@ def weighed(case: Case) -> Callable[..., Any]:
 
 
 ANOTHER_ORDER = (CASES["scan without xs"],)
-"""Where one value is two carries, or starts one and is used inside too: a tape adds to its gradient in another order."""
+"""Where a value is two carries, or starts one and is used inside too: a tape adds to its gradient in another order."""
 
 WEIGHTS = torch.tensor([1.5, -0.5, 2.0, 0.75], dtype=torch.float64)
 
