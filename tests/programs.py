@@ -157,6 +157,8 @@ TRIVIAL: tuple[Step, ...] = (
 )
 """Steps that give the passes something to do."""
 
+ALL_STEPS = STEPS + TRIVIAL
+
 
 @dataclass(frozen=True)
 class Program:
@@ -173,15 +175,20 @@ class Program:
 def random_program(seed: int, length: int = 10) -> Program:
     """A program of random steps on shared operands, with parameters used any number of times, or never."""
     rng = np.random.default_rng(seed)
-    table = STEPS + TRIVIAL
-    steps = [table[i] for i in rng.integers(len(table), size=length)]
-    choices = [[int(c) for c in rng.integers(0, 3 + number, size=2)] for number in range(length)]
+    steps = rng.integers(len(ALL_STEPS), size=length)
+    choices = [rng.integers(0, 3 + number, size=2) for number in range(length)]
+    return program_of([(int(step), (int(a), int(b))) for step, (a, b) in zip(steps, choices, strict=True)], seed)
+
+
+def program_of(steps: Sequence[tuple[int, tuple[int, int]]], seed: int = 0) -> Program:
+    """The program of these steps: each a number in `ALL_STEPS`, and of two earlier values, counted round."""
 
     def loss(ops: Ops, parameters: Mapping[str, Any], batch: Mapping[str, Any], key: Any) -> Any:
         everything = {**parameters, **batch, "key": key}
         values = [batch["x"], parameters["m"], ops.matmul(batch["x"], parameters["w"])]
-        for step, choice in zip(steps, choices, strict=True):
-            operands = [values[c] for c in choice][: len(inspect.signature(step).parameters) - 2]
+        for number, choice in steps:
+            step = ALL_STEPS[number]
+            operands = [values[c % len(values)] for c in choice][: len(inspect.signature(step).parameters) - 2]
             values.append(step(ops, everything, *operands))
         return ops.sum(ops.tanh(values[-1] * parameters["m"])) + ops.mean(values[-2] * values[-3])
 
