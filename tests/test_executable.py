@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import pickle
+import platform
 import subprocess
 import sys
 import zipfile
@@ -19,7 +20,7 @@ import pytest
 import torch
 
 from engines.graph import Executable, ExecutableError, differentiate, trace, update
-from engines.graph.executable import CONSTANTS, DIGEST, GRAPH
+from engines.graph.stored import CONSTANTS, DIGEST, GRAPH
 from engines.op import describe
 from engines.optim import Sgd
 from engines.value import EngineError, Spec
@@ -354,11 +355,35 @@ def test_a_document_that_is_none_is_refused(tmp_path: Path, document: bytes) -> 
         Executable.load(written(tmp_path / "odd", document))
 
 
-@pytest.mark.parametrize(("key", "value"), [("version", 2), ("format", "onnx"), ("version", None)])
+@pytest.mark.parametrize(("key", "value"), [("version", 1), ("format", "onnx"), ("version", None)])
 def test_another_version_or_format_is_refused(saved: Path, key: str, value: Any) -> None:
     path = rewritten(saved, lambda document: document.__setitem__(key, value))
-    with pytest.raises(ExecutableError, match=rf"model\.tvg: found .*{value!r}.*, expected .*'version': 1"):
+    with pytest.raises(ExecutableError, match=rf"model\.tvg: found .*{value!r}.*, expected .*'version': 2"):
         Executable.load(path)
+
+
+ELSE: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
+    "another torch": (lambda d: d.update(torch="1.0.0"), r"another torch: found '1\.0\.0', expected '2\.\d+\.\d+"),
+    "no torch": (lambda d: d.pop("torch"), r"another torch: found None, expected '2"),
+    "a processor that can do more": (
+        lambda d: d["processor"].__setitem__(-1, d["processor"][-1] + " avx1024"),
+        "another processor: found 'avx1024', expected ''",
+    ),
+    "a processor of another kind": (
+        lambda d: d["processor"].__setitem__(0, "z80"),
+        f"another processor: found 'z80', expected {platform.machine()!r}",
+    ),
+    "no processor": (lambda d: d["processor"].clear(), f"found 'nothing', expected {platform.machine()!r}"),
+    "other C": (lambda d: d.update(code="0" * 64), "another version: its regions become C of sha256"),
+    "no C": (lambda d: d.pop("code"), "another version: its regions become C of sha256"),
+}
+
+
+@pytest.mark.parametrize("name", ELSE)
+def test_a_file_made_elsewhere_is_refused_with_what_differs(saved: Path, name: str) -> None:
+    change, message = ELSE[name]
+    with pytest.raises(ExecutableError, match=rf"model\.tvg: made .*{message}.*; build it again"):
+        Executable.load(rewritten(saved, change))
 
 
 def edit(*path: Any, to: Any) -> Callable[[dict[str, Any]], None]:
