@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 import torch
 
+from engines.graph.foresee import foresee
 from engines.graph.ir import Graph, Node, Operand, Var
 from engines.op import KERNEL_ERRORS, Namespace, Op, check_operands, describe, kernels_only, lift, listed, refusal
 from engines.ops import bind
@@ -167,7 +168,7 @@ class Builder:
         known = self.root._inferred
         specs = known.get(key)
         if specs is None:
-            specs = known[key] = infer(op, inputs, attrs)
+            specs = known[key] = foresee(op, inputs, attrs) or infer(op, inputs, attrs)
         outputs = tuple(Var(spec) for spec in specs)
         self.nodes.append(Node(op, inputs, attrs, outputs, self.where))
         return outputs

@@ -17,6 +17,8 @@ import shutil
 import subprocess
 import tempfile
 import warnings
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache, lru_cache
 from pathlib import Path
 
@@ -29,6 +31,9 @@ FLAGS = (
 """No -ffast-math: NaN, infinities and signed zeros keep their meaning, and sums their order unless asked otherwise."""
 
 LIMIT_SECONDS = 300
+
+APART = "\n// What follows is compiled by itself, at the same time.\n"
+"""Stands between the parts of a source that do not know of each other."""
 
 
 def load(source: str) -> ctypes.CDLL | None:
@@ -103,15 +108,30 @@ def cpu_features() -> str:
 def compile_to(path: Path, source: str, compiler: str) -> None:
     """Compile a source to a shared library at `path`. Raises SubprocessError or OSError."""
     with tempfile.TemporaryDirectory(prefix="tape-vs-graph-") as folder:
-        text = Path(folder) / "graph.c"
-        text.write_text(source)
+        texts = [Path(folder) / f"graph{number}.c" for number in range(source.count(APART) + 1)]
+        for path_of_text, text in zip(texts, source.split(APART), strict=True):
+            path_of_text.write_text(text)
         unfinished = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}.tmp")
-        command = [compiler, *FLAGS, str(text), "-o", str(unfinished), "-lm"]
         try:
-            subprocess.run(command, check=True, capture_output=True, text=True, timeout=LIMIT_SECONDS)
+            _run([compiler, *FLAGS, *map(str, _objects(texts, compiler)), "-o", str(unfinished), "-lm"])
             unfinished.replace(path)
         finally:
             unfinished.unlink(missing_ok=True)
+
+
+def _objects(texts: Sequence[Path], compiler: str) -> Sequence[Path]:
+    """Texts compiled at the same time, as far as they are several: one alone is compiled and linked in one go."""
+    if len(texts) == 1:
+        return texts
+    objects = [text.with_suffix(".o") for text in texts]
+    commands = [[compiler, *FLAGS, "-c", str(text), "-o", str(to)] for text, to in zip(texts, objects, strict=True)]
+    with ThreadPoolExecutor(len(commands)) as pool:
+        list(pool.map(_run, commands))
+    return objects
+
+
+def _run(command: Sequence[str]) -> None:
+    subprocess.run(command, check=True, capture_output=True, text=True, timeout=LIMIT_SECONDS)
 
 
 def _reason(error: Exception) -> str:

@@ -27,6 +27,9 @@ Function = Callable[..., tuple[torch.Tensor, ...]]
 OUTSIDE = 3
 """What a region returns that met an index outside its plane. On another status but 0 the kernels say what is wrong."""
 
+WORTH_TWO = 6000
+"""Characters of C beside the prelude that take a compiler longer than to start and to link once more."""
+
 Writer = Callable[[str, Graph, Pieces], str]
 
 
@@ -55,7 +58,18 @@ def is_sound(node: Node) -> bool:
 
 
 def text(bodies: Mapping[str, tuple[Graph, Writer]]) -> str:
-    """The C file of these regions."""
+    """The C of these regions, in two parts where that is worth starting a second compiler for."""
+    lengths = {name: len(_part({name: region})) - len(PRELUDE) for name, region in bodies.items()}
+    if sum(lengths.values()) < WORTH_TWO:
+        return _part(bodies)
+    halves: tuple[dict[str, tuple[Graph, Writer]], ...] = ({}, {})
+    for name in sorted(bodies, key=lambda name: -lengths[name]):
+        smaller = min(halves, key=lambda half: sum(lengths[each] for each in half))
+        smaller[name] = bodies[name]
+    return compiler.APART.join(map(_part, halves))
+
+
+def _part(bodies: Mapping[str, tuple[Graph, Writer]]) -> str:
     pieces = Pieces()
     functions = [write(name, body, pieces) for name, (body, write) in bodies.items()]
     return "\n".join([PRELUDE, str(pieces), *functions, ""])
