@@ -27,12 +27,33 @@ Mark = Callable[[str], None]
 LossFunction = Callable[[Namespace, Mapping[str, Any], Mapping[str, Any], Any], Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Varying:
+    """A size that changes from batch to batch: its name, where it stands, and between what it lies.
+
+    `places` are pairs of a batch entry and a dimension of it; all have the size in common. An engine may round the size
+    up: then these entries end in zeros, and the batch has one more entry, `mask`, with True for what is no padding. A
+    model for which that may happen masks what it sums or averages over; where nothing is padded there is no mask.
+    """
+
+    name: str
+    places: tuple[tuple[str, int], ...]
+    least: int = 1
+    most: int | None = None
+
+    @property
+    def mask(self) -> str:
+        """The name of the batch entry that tells elements from padding: bool, of shape (the rounded size,)."""
+        return f"{self.name}.mask"
+
+
 @dataclass(frozen=True)
 class Task:
     """What an engine is asked to make ready: a loss of these parameters on batches of this shape, on this device.
 
     `parameters` and `batch` are NumPy arrays; only the batch's shapes and dtypes matter here. `random` says whether the
-    loss receives a key (training) or None (evaluation: dropout is the identity).
+    loss receives a key (training) or None (evaluation: dropout is the identity). `varying` are the sizes in which later
+    batches may differ from this one.
     """
 
     loss: LossFunction
@@ -42,6 +63,7 @@ class Task:
     device: str = "cpu"
     optimizer: Sgd | None = None
     random: bool = True
+    varying: tuple[Varying, ...] = ()
 
 
 class Placed(NamedTuple):

@@ -1,15 +1,11 @@
-"""From a model to an executable, and the cache that keeps one per set of shapes and dtypes.
+"""From a model to an executable.
 
-step = Compiled(model.loss, quantity="step", optimizer=Sgd(lr=0.01))
-loss = step(parameters, batch, key)["loss"]       # compiles at the first call, and again for each new shape
+executable = compile_loss(model.loss, parameter_specs, batch_specs, key_spec, quantity="step", optimizer=Sgd(lr=0.01))
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
-
-import torch
 
 from engines.engine import LossFunction, Quantity, phase
 from engines.graph.autodiff import differentiate, update
@@ -44,6 +40,23 @@ def compile_loss(
     lowers the graph.
     """
     phases = {} if phases is None else phases
+    graph = graph_of_loss(loss, parameters, batch, key, quantity=quantity, optimizer=optimizer, phases=phases)
+    graph = run_passes(graph, passes, phases)
+    with phase(phases, "lower"):
+        return build(graph)
+
+
+def graph_of_loss(
+    loss: LossFunction,
+    parameters: Specs,
+    batch: Specs,
+    key: Spec | None,
+    *,
+    quantity: Quantity,
+    optimizer: Sgd | None,
+    phases: dict[str, float],
+) -> Graph:
+    """Trace and differentiate, as `compile_loss` does before any pass."""
     with phase(phases, "trace"):
         graph = _trace_loss(loss, parameters, batch, key)
     if quantity != "forward":
@@ -54,9 +67,7 @@ def compile_loss(
             raise EngineError("compile: quantity 'step' needs an optimizer, found None")
         with phase(phases, "update"):
             graph = update(graph, optimizer, list(parameters))
-    graph = run_passes(graph, passes, phases)
-    with phase(phases, "lower"):
-        return build(graph)
+    return graph
 
 
 def run_passes(graph: Graph, passes: Sequence[Pass], phases: dict[str, float]) -> Graph:
@@ -78,39 +89,3 @@ def _trace_loss(loss: LossFunction, parameters: Specs, batch: Specs, key: Spec |
         return {"loss": loss(ops, ours, theirs, symbols.get("key") if key is not None else None)}
 
     return trace(model, inputs, name=getattr(loss, "__module__", "loss").rpartition(".")[2] or "loss")
-
-
-class Compiled:
-    """A loss function with an executable for each set of shapes and dtypes it has met.
-
-    Called with torch tensors on one device; for a step, `parameters` also holds the velocities, and both are updated
-    in place.
-    """
-
-    def __init__(
-        self,
-        loss: LossFunction,
-        *,
-        quantity: Quantity = "loss_and_grad",
-        optimizer: Sgd | None = None,
-        passes: Sequence[Pass] = PIPELINE,
-    ) -> None:
-        self._loss = loss
-        self._options: dict[str, Any] = {"quantity": quantity, "optimizer": optimizer, "passes": passes}
-        self.executables: dict[Any, Executable] = {}
-
-    def __call__(
-        self, parameters: Mapping[str, torch.Tensor], batch: Mapping[str, torch.Tensor], key: torch.Tensor | None
-    ) -> dict[str, torch.Tensor]:
-        """The outputs by name."""
-        given = {**parameters, **batch, **({} if key is None else {"key": key})}
-        signature = tuple((name, Spec.of(value)) for name, value in given.items())
-        executable = self.executables.get(signature)
-        if executable is None:
-            weights = {name: Spec.of(v) for name, v in parameters.items() if not name.endswith(".velocity")}
-            specs = {name: Spec.of(v) for name, v in batch.items()}
-            executable = compile_loss(
-                self._loss, weights, specs, None if key is None else Spec.of(key), **self._options
-            )
-            self.executables[signature] = executable
-        return executable.run_named(given)

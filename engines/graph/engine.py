@@ -8,9 +8,11 @@ import torch
 
 from engines.engine import Array, Outputs, Placed, Style, Task, phase, place_arrays, place_batch
 from engines.graph.compile import Build, compile_loss
+from engines.graph.compiled import Compiled
 from engines.graph.executable import Executable
 from engines.graph.passes import PIPELINE, Pass
-from engines.value import Spec, canonical_device
+from engines.graph.shapes import Exact, Policy
+from engines.value import EngineError, Spec, canonical_device
 
 
 class GraphProgram:
@@ -53,16 +55,71 @@ class GraphProgram:
         return Outputs(loss, {})
 
 
+class VaryingProgram:
+    """A task whose batches change in size, as executables that a policy chooses and a bounded cache holds."""
+
+    def __init__(self, task: Task, passes: Sequence[Pass], build: Build, policy: Policy) -> None:
+        if task.quantity == "step" and task.optimizer is None:
+            raise EngineError("compile: quantity 'step' needs an optimizer, found None")
+        self._task = task
+        self.phases: dict[str, float] = {}
+        with phase(self.phases, "place"):
+            self.parameters = place_arrays(task.parameters, task.device)
+            example = place_batch(task, task.batch, key=0)
+        self._compiled = Compiled(
+            task.loss,
+            quantity=task.quantity,
+            optimizer=task.optimizer,
+            passes=passes,
+            build=build,
+            policy=policy,
+            varying=task.varying,
+            phases=self.phases,
+        )
+        state = task.optimizer.state(self.parameters) if task.quantity == "step" and task.optimizer is not None else {}
+        self._inputs = {**self.parameters, **{f"{name}.velocity": value for name, value in state.items()}}
+        graph = self._compiled.prepare(self._inputs, example.batch, example.key)
+        self._facts = {"nodes": len(graph.nodes), "constants": len(graph.constants)}
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """Of the first executable, its nodes and constants; of all, what `Compiled.counters` says."""
+        return {**self._facts, **self._compiled.counters}
+
+    def place(self, batch: Mapping[str, Array], key: int) -> Placed:
+        """See `Program.place`."""
+        return place_batch(self._task, batch, key)
+
+    def run(self, placed: Placed) -> Outputs:
+        """See `Program.run`."""
+        found = self._compiled(self._inputs, placed.batch, placed.key)
+        if self._task.quantity != "loss_and_grad":
+            return Outputs(found["loss"], {})
+        return Outputs(found["loss"], {name: found[f"grad.{name}"] for name in self.parameters})
+
+
 class GraphEngine:
-    """Define-and-run. `passes` may be empty: then every node is replayed just as it was traced. `build` lowers."""
+    """Define-and-run. `passes` may be empty: then every node is replayed just as it was traced. `build` lowers.
+
+    `policy` says how tasks are met whose batches change in size; `Exact` where none is given.
+    """
 
     style: Style = "static"
 
-    def __init__(self, name: str = "graph", passes: Sequence[Pass] = PIPELINE, build: Build = Executable.build) -> None:
+    def __init__(
+        self,
+        name: str = "graph",
+        passes: Sequence[Pass] = PIPELINE,
+        build: Build = Executable.build,
+        policy: Policy | None = None,
+    ) -> None:
         self.name = name
         self._passes = passes
         self._build = build
+        self._policy: Policy = Exact() if policy is None else policy
 
-    def prepare(self, task: Task) -> GraphProgram:
+    def prepare(self, task: Task) -> GraphProgram | VaryingProgram:
         """See `Engine.prepare`."""
+        if task.varying:
+            return VaryingProgram(task, self._passes, self._build, self._policy)
         return GraphProgram(task, self._passes, self._build)

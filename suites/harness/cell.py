@@ -10,7 +10,7 @@ from engines.engine import Quantity, Task
 from suites.workloads import load_workload
 from suites.workloads.workload import STATIC, Workload
 
-Measured = Literal["forward", "loss_and_grad", "step", "construct", "prepare", "train"]
+Measured = Literal["forward", "loss_and_grad", "step", "construct", "prepare", "train", "stream"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Cell:
         """A short name, unique within a question."""
         knobs = "".join(f"-{key}{value}" for key, value in self.knobs)
         batch = f"-b{self.batch_size}" if self.model.predict is not None or self.model.formulations else ""
-        quantity = "" if self.quantity in (self.question, "train") else f"-{self.quantity}"
+        quantity = "" if self.quantity in (self.question, "train", "stream") else f"-{self.quantity}"
         cold = "-cold" if self.cold else ""
         formulation = f"-{self.formulation}" if self.formulation != STATIC else ""
         return f"{self.workload}{formulation}{batch}{knobs}{quantity}{cold}-{self.device}"
@@ -63,7 +63,12 @@ class Cell:
         return self._task(dtype or self.dtype, random=not self.own_masks)
 
     def _task(self, dtype: str, *, random: bool) -> Task:
-        whole: dict[str, Quantity] = {"construct": "loss_and_grad", "prepare": "step", "train": "step"}
+        whole: dict[str, Quantity] = {
+            "construct": "loss_and_grad",
+            "prepare": "step",
+            "train": "step",
+            "stream": "step",
+        }
         quantity: Any = whole.get(self.quantity, self.quantity)
         model = self.model
         task = model.task(quantity, self.batch_size, device=self.device, dtype=dtype, formulation=self.formulation)

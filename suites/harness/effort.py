@@ -19,7 +19,8 @@ class Effort:
     become stable a program gets `warm_up_seconds`.
     `batches` and `chain_lengths` are what the suites sweep; `epochs` is how long the digits are learned: at
     quick effort as long as time allows; at standard effort until the accuracy on training digits held out hardly rises
-    any more (`python -m suites.learn --validate`).
+    any more (`python -m suites.learn --validate`). `streams` are the steps of a stream of
+    shapes, and then the numbers of distinct shapes in it.
     """
 
     name: Name
@@ -32,6 +33,7 @@ class Effort:
     chain_lengths: tuple[int, ...]
     prepare_rounds: int
     epochs: Mapping[str, int]
+    streams: tuple[int, ...]
 
 
 EFFORTS: Mapping[str, Effort] = MappingProxyType(
@@ -49,6 +51,7 @@ EFFORTS: Mapping[str, Effort] = MappingProxyType(
                 chain_lengths=(10, 100, 1000, 10_000, 100_000),
                 prepare_rounds=3,
                 epochs={"cnn": 8, "lenet5": 12},
+                streams=(24, 4),
             ),
             Effort(
                 name="standard",
@@ -61,6 +64,7 @@ EFFORTS: Mapping[str, Effort] = MappingProxyType(
                 chain_lengths=(10, 100, 1000, 10_000, 100_000),
                 prepare_rounds=7,
                 epochs={"cnn": 30, "lenet5": 40},
+                streams=(200, 1, 4, 16, 64),
             ),
             Effort(
                 name="full",
@@ -73,6 +77,7 @@ EFFORTS: Mapping[str, Effort] = MappingProxyType(
                 chain_lengths=(10, 30, 100, 300, 1000, 3000, 10_000, 30_000, 100_000),
                 prepare_rounds=15,
                 epochs={"cnn": 45, "lenet5": 80},
+                streams=(500, 1, 4, 20, 100, 500),
             ),
         )
     }

@@ -47,6 +47,7 @@ class Row:
     memory: dict[str, Any] | None = None
     agreement: Agreement = UNCHECKED
     learning: dict[str, Any] | None = None
+    stream: dict[str, Any] | None = None
     ratios: list[dict[str, Any]] = field(default_factory=list)
     control: dict[str, Any] | None = None
 
@@ -104,6 +105,7 @@ class Row:
             "memory": self.memory,
             "agreement": asdict(self.agreement),
             "learning": self.learning,
+            "stream": self.stream,
         }
 
 

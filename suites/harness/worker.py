@@ -33,6 +33,7 @@ from suites.harness.heap import keep_freed_memory
 from suites.harness.memory import memory_of
 from suites.harness.protocol import VERSION, Status, decode_request, encode
 from suites.harness.rest import rest
+from suites.harness.stream import pass_twice
 from suites.harness.training import Training
 from suites.harness.warming import WINDOW, warm_up
 
@@ -192,6 +193,11 @@ class Worker:
             raise RuntimeError("asked before it was told to train")
         return {"accuracy": self._training.accuracy(), "counters": self._training.counters}
 
+    def stream(self, given: Given) -> Answer:
+        """Go through a stream of shapes twice, from nothing; seconds, losses, phases and counts."""
+        cell, _, engine = _identity(given)
+        return asdict(pass_twice(cell, engine))
+
     def release(self, given: Given) -> Answer:
         """Forget the cell and free what it held."""
         self._ready.pop(self.guest, None)
@@ -219,6 +225,7 @@ HANDLERS: Mapping[str, Handler] = {
         Worker.memory,
         Worker.train,
         Worker.accuracy,
+        Worker.stream,
         Worker.release,
     )
 }

@@ -29,12 +29,13 @@ from suites.workloads import (
     moe,
     rnn_lm,
     seq2seq,
+    shape_stream,
     tree_lstm,
 )
 from suites.workloads.workload import Workload
 
 STRAIGHT: Mapping[str, Workload] = MappingProxyType(
-    {w.name: w for w in (cnn.WORKLOAD, lenet5.WORKLOAD, mlp.WORKLOAD, *chain.WORKLOADS)}
+    {w.name: w for w in (cnn.WORKLOAD, lenet5.WORKLOAD, mlp.WORKLOAD, *chain.WORKLOADS, *shape_stream.WORKLOADS)}
 )
 """Workloads that run the same ops for every batch."""
 

@@ -11,14 +11,14 @@ graph (`ops.cond`, `ops.while_loop`, `ops.scan`, masks), and every engine can ru
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial, wraps
 from typing import Any
 
 import numpy as np
 
-from engines.engine import Array, LossFunction, Quantity, Task
+from engines.engine import Array, LossFunction, Quantity, Task, Varying
 from engines.op import Namespace
 from engines.optim import Sgd
 from suites.workloads.digits import sklearn_digits
@@ -41,6 +41,8 @@ class Workload:
     `formulations` has every way of writing the loss by name, if there are several; `loss` is the static one.
     `structure` names the entries of a batch that alone decide what the dynamic formulation reads: while they stay the
     same, so does the course of the computation. It is empty where computed values decide.
+
+    Where batches change in size, `varying` says which sizes do, and `stream(rng)` gives batch by batch.
     """
 
     name: str
@@ -55,6 +57,8 @@ class Workload:
     quick: Size = field(default_factory=dict)
     formulations: Mapping[str, LossFunction] = field(default_factory=dict)
     structure: tuple[str, ...] = ()
+    varying: tuple[Varying, ...] = ()
+    stream: Callable[[Rng], Iterator[Arrays]] | None = None
 
     def sized(self, size: Size) -> Workload:
         """The same workload with these knobs turned. Raises ValueError for knobs it does not have."""
@@ -104,6 +108,7 @@ class Workload:
             device=device,
             optimizer=self.optimizer,
             random=self.random,
+            varying=self.varying,
         )
 
 

@@ -73,7 +73,8 @@ def cached(source: str, compiler: str) -> Path:
 def cache_folder() -> Path:
     """The user's cache, or the folder for temporary files where there is no home to write to."""
     try:
-        folder = Path.home() / ".cache" / "tape-vs-graph"
+        caches = os.environ.get("XDG_CACHE_HOME")  # where a user's caches lie, by the XDG base directory specification
+        folder = (Path(caches) if caches else Path.home() / ".cache") / "tape-vs-graph"
         folder.mkdir(parents=True, exist_ok=True)
         if os.access(folder, os.W_OK):
             return folder
