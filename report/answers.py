@@ -148,6 +148,30 @@ def collector(results: Results, labels: Labels) -> Answer:
     return _compared("collector", "Is a step slower with the garbage collector on?", comparison, details)
 
 
+def shapes(results: Results, labels: Labels) -> Answer:
+    """Whether a graph gets through a stream of shapes sooner than the tape, by policy, compilations included."""
+    engines = dict.fromkeys(row.engine for row in results.of("shapes") if row.style == "static")
+    compared = {engine: compare(results, labels, "shapes", engine, DYNAMIC) for engine in engines}
+    found = [comparison for comparison in compared.values() if comparison.ratios]
+    asked = "Does a graph get through changing shapes sooner?"
+    if not found:
+        return Answer("shapes", asked, CANNOT_TELL, f"No stream has a paired ratio to {DYNAMIC}.")
+    details = [comparison.sentence() for comparison in found]
+    details += [f"{labels.cell(row.cell)}: {novelty(row)}." for row in results.measured("shapes")]
+    sentence = " ".join(comparison.short() for comparison in found)
+    return Answer("shapes", asked, _one(comparison.word for comparison in found), sentence, tuple(details))
+
+
+def novelty(row: Record) -> str:
+    """What it costs to meet shapes for the first time: the first passage over the second (derived)."""
+    assert row.stream is not None  # the reader refuses measured rows of streams without
+    first, again = sum(row.stream.first_seconds), sum(row.stream.again_seconds)
+    return (
+        f"{row.engine} takes {units.seconds(first)} for the stream, {units.seconds(again)} for the same once more, "
+        f"{units.ratio(first / again)} (derived)"
+    )
+
+
 def agreement(results: Results, labels: Labels) -> Answer:
     """How many measured rows agree with the reference, and which rows were found wrong and so got no time."""
     measured = [row for row in results.records if row.status == "measured"]

@@ -46,6 +46,7 @@ from report.stored import (
     Run,
     Start,
     Status,
+    Stream,
 )
 
 SCHEMAS = (1, 2)
@@ -100,6 +101,7 @@ def _record(row: Field, *, measured: bool) -> tuple[Field, Record]:
         agreement=_agreement(extra, measured=measured),
         ratios=_ratios(extra) if measured else (),
         learning=_learning(extra) if measured else None,
+        stream=_stream(extra) if measured else None,
         collector=extra.maybe("collector", Field.flag) or False,
         clock=extra.maybe("clock", read_clock),
         first_call_seconds=extra.maybe("first_call_seconds", Field.not_negative),
@@ -223,6 +225,18 @@ def _learning(extra: Field) -> Learning | None:
         largest_relative_difference=learning.maybe("largest_relative_difference", Field.not_negative),
         compared_steps=learning.maybe("compared_steps", Field.whole),
     )
+
+
+def _stream(extra: Field) -> Stream | None:
+    stream = extra.optional("stream")
+    if stream is None:
+        if extra["question"].value == "shapes":
+            extra["stream"].fail("an object with first_seconds, in a row of the question shapes")
+        return None
+    first, again = (times(stream[f"{passage}_seconds"]) for passage in ("first", "again"))
+    if len(first) != len(again) or not first:
+        stream["again_seconds"].fail(f"a time for each of the {len(first)} steps of first_seconds, and at least one")
+    return Stream(stream["prepare_seconds"].not_negative(), first, again)
 
 
 def _machine(info: Field) -> dict[str, str]:

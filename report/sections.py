@@ -23,6 +23,7 @@ from report.charts import (
     memory,
     preparing,
     ratios,
+    shapes,
     split,
     times,
 )
@@ -43,6 +44,7 @@ TITLES: dict[Question, str] = {
     "interface": "Cost of the interface",
     "collector": "Garbage collector",
     "attribution": "Where the difference comes from",
+    "shapes": "Changing shapes",
 }
 
 
@@ -209,6 +211,15 @@ PLANS: tuple[Plan, ...] = (
         "Python's garbage collector is off while rounds are timed. What it costs is measured apart: each engine with "
         "it on, relative to itself with it off.",
         collector.pictures,
+    ),
+    Plan(
+        "shapes",
+        "shapes",
+        TITLES["shapes"],
+        "A stream of batches that change in shape, from nothing and with empty caches: the time spent after each step, "
+        "getting ready and compilations included. The tape takes a shape as it comes. The graph compiles for each one "
+        "(exact), rounds sizes up and masks the padding (bucket, pad), or reads its sizes from its inputs (symbolic).",
+        shapes.pictures,
     ),
     Plan("learning", "learning", TITLES["learning"], "The loss at every training step.", learning.pictures),
 )

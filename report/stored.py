@@ -19,10 +19,10 @@ from report.method import Caution, Check, Clock, Interval, Sparse, Stopped, Warm
 
 Question = Literal[
     "step", "forward", "backward", "construction", "dispatch", "preparing", "memory", "learning", "interface",
-    "collector", "attribution",
+    "collector", "attribution", "shapes",
 ]  # fmt: skip
 Style = Literal["dynamic", "static"]
-Quantity = Literal["forward", "loss_and_grad", "step", "construct", "prepare", "train"]
+Quantity = Literal["forward", "loss_and_grad", "step", "construct", "prepare", "train", "stream"]
 Status = Literal[
     "measured", "skipped", "failed", "wrong", "crashed", "timed out", "out of memory", "not run"
 ]  # fmt: skip
@@ -130,6 +130,18 @@ class Learning:
     compared_steps: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """The way through a stream of batches that change in shape: getting ready, then every step, then all steps again.
+
+    All are medians over the rounds; `first_seconds` are of the steps in which shapes are met for the first time.
+    """
+
+    prepare_seconds: float
+    first_seconds: tuple[float, ...]
+    again_seconds: tuple[float, ...]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Record:
     """One row: one engine in one cell. `seconds_per_call` is empty, and `reason` filled, where nothing was measured.
@@ -155,6 +167,7 @@ class Record:
     agreement: Agreement
     ratios: tuple[Ratio, ...]
     learning: Learning | None
+    stream: Stream | None
     collector: bool
     clock: Clock | None
     first_call_seconds: float | None

@@ -27,6 +27,7 @@ ANSWERS: tuple[Callable[[Results, Labels], Answer], ...] = (
     answers.construction,
     answers.dispatch,
     answers.memory,
+    answers.shapes,
     answers.collector,
     answers.learning,
     answers.agreement,

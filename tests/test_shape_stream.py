@@ -11,6 +11,7 @@ import torch
 
 from engines.engine import Outputs, Program, Quantity
 from engines.graph.engine import GraphEngine
+from engines.graph.lower import compiler
 from engines.graph.shapes import Bucket, Exact, Pad, Policy, Symbolic
 from engines.graph.shapes.fit import fit
 from engines.ops import KERNELS
@@ -75,7 +76,7 @@ def test_the_same_seed_gives_the_same_stream_whose_first_batch_is_the_task_s(nam
 
 
 def prepared(engine: Any, quantity: Quantity) -> tuple[Program, list[Any]]:
-    model = load_workload("shape_stream").sized({"steps": 6, "distinct": 6})
+    model = load_workload("shape_stream").sized({"steps": 4, "distinct": 4})
     program = engine.prepare(model.task(quantity, 1, dtype="float64"))
     assert model.stream is not None
     return program, list(model.stream(np.random.default_rng([0, 1])))
@@ -148,7 +149,8 @@ def test_what_stands_in_the_padding_changes_nothing() -> None:
 # The suite
 
 
-def test_a_stream_from_nothing_and_again() -> None:
+def test_a_stream_from_nothing_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiler, "load", lambda _: None)  # from empty caches each shape would be compiled
     (cell,) = cells(replace(EFFORTS["quick"], streams=(5, 3)), "cpu")
     found = {name: pass_twice(cell, by_policy(cell, name)) for name in ("tape", *POLICIES)}
     for name, one in found.items():
@@ -158,7 +160,7 @@ def test_a_stream_from_nothing_and_again() -> None:
     counted = {name: found[name].counters for name in POLICIES}
     assert {name: c["compilations"] for name, c in counted.items()} == {
         "graph_exact": 3,
-        "graph_bucket": 3,
+        "graph_bucket": 2,
         "graph_pad": 1,
         "graph_symbolic": 1,
     }

@@ -45,8 +45,8 @@ FORMULAS: dict[str, Callable[[int, int], Any]] = {
 NO_FORMULA: dict[str, Callable[[int, int], Any]] = {
     "half, rounded down": lambda b, n: n // 2,
     "a quarter, rounded up": lambda b, n: (n + 3) // 4,
-    "the larger": lambda b, n: max(b, n),
-    "the smaller": lambda b, n: min(b, n),
+    "the larger": lambda b, n: b if b > n else n,
+    "the smaller": lambda b, n: n if b > n else b,
     "a threshold": lambda b, n: b if n > 40 else 2 * b,
     "odd or even": lambda b, n: n % 2,
     "a truth": lambda b, n: n > 20,

@@ -24,6 +24,7 @@ STEP = {"mlp": 0.3e-3, "cnn": 3.0e-3}  # seconds at batch 1
 QUANTITY = {
     "construction": "construct", "dispatch": "step", "preparing": "prepare", "memory": "step", "learning": "train",
     "forward": "forward", "backward": "loss_and_grad", "step": "step", "interface": "step",
+    "shapes": "stream",
 }  # fmt: skip
 ROUNDS = 12
 
@@ -118,6 +119,24 @@ def _single_rows() -> list[Json]:
     return rows + timed_cell("interface", "mlp", 64, {"torch_eager": 1.03e-3, "torch_module": 1.0e-3})
 
 
+def stream_rows(distinct: int = 3, **changes: Any) -> list[Json]:
+    """A stream of five steps, gone through by the tape and by a graph that compiles three times."""
+    found = []
+    for engine, prepare, first, again in (
+        ("tape", 0.001, [0.01] * 5, 0.01), ("graph_exact", 0.3, [0.3, 0.008, 0.3, 0.008, 0.3], 0.008),
+    ):  # fmt: skip
+        static = engine != "tape"
+        counters = {"compilations": 3, "hits": 12, "evictions": 1, "useful_elements": 200, "padded_elements": 50}
+        stream = {"prepare_seconds": prepare, "first_seconds": first, "again_seconds": [again] * len(first)}
+        extra = make_extra(
+            "shapes", "shape_stream", engine, 1, size={"distinct": distinct, "steps": len(first)},
+            style="static" if static else "dynamic", stream=stream | changes, counters=counters if static else {},
+            ratios=[make_ratio("tape", 24.0)] if static else [],
+        )  # fmt: skip
+        found.append(make_row(extra, [prepare + sum(first)] * 3))
+    return found
+
+
 def make_run() -> Json:
     """A whole stored run: every question, one failed and one skipped row."""
     failed = make_extra("step", "cnn", "graph_replay", 256)
@@ -132,7 +151,7 @@ def make_run() -> Json:
             "system": "Linux", "cpu": {"brand_raw": "Example CPU", "count": 2}, "environment": environment,
         },
         "commit_info": {"id": "0123456789abcdef0123", "time": None, "dirty": False, "branch": "main"},
-        "benchmarks": _steps() + _chains() + _single_rows(),
+        "benchmarks": _steps() + _chains() + _single_rows() + stream_rows(),
         "missing": [
             make_gap(failed, "failed", "out of memory: wanted 9 GiB"),
             make_gap(skipped, "skipped", "needs a plan that this machine cannot hold"),
@@ -194,7 +213,13 @@ def results_of(store: Callable[..., Path]) -> Callable[..., Results]:
 def make() -> SimpleNamespace:
     """The makers of rows, for tests that need rows of their own."""
     return SimpleNamespace(
-        extra=make_extra, row=make_row, ratio=make_ratio, cell=timed_cell, gap=make_gap, run=make_run
+        extra=make_extra,
+        row=make_row,
+        ratio=make_ratio,
+        cell=timed_cell,
+        gap=make_gap,
+        run=make_run,
+        streams=stream_rows,
     )
 
 

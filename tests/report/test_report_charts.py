@@ -189,7 +189,7 @@ def test_a_row_without_ratio_is_named(empty_run: Json, make: SimpleNamespace, re
 def test_nothing_measured_gives_no_picture(empty_run: Json, make: SimpleNamespace, results_of: Read) -> None:
     gaps = [
         make.gap(make.extra(question, "mlp", "tape", 8, size={"ops": 3}), "failed", "crash")
-        for question in ("step", "construction", "dispatch", "preparing", "memory", "learning")
+        for question in ("step", "construction", "dispatch", "preparing", "memory", "learning", "shapes")
     ]
     scene = scene_of(results_of(empty_run | {"missing": gaps}))
     found = sections(scene)
