@@ -93,7 +93,7 @@ def _process(who: Contender) -> Contender:
 
 
 def _limit_seconds(cell: Cell) -> float:
-    knobs = dict(cell.knobs)
+    knobs: Mapping[str, int] = dict(cell.knobs)
     return SECONDS_BESIDE + SECONDS_PER_SHAPE * knobs["distinct"] + SECONDS_PER_STEP * knobs["steps"]
 
 

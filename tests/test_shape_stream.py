@@ -76,7 +76,7 @@ def test_the_same_seed_gives_the_same_stream_whose_first_batch_is_the_task_s(nam
 
 
 def prepared(engine: Any, quantity: Quantity) -> tuple[Program, list[Any]]:
-    model = load_workload("shape_stream").sized({"steps": 4, "distinct": 4})
+    model = load_workload("shape_stream").sized({"steps": 3, "distinct": 3})
     program = engine.prepare(model.task(quantity, 1, dtype="float64"))
     assert model.stream is not None
     return program, list(model.stream(np.random.default_rng([0, 1])))
