@@ -19,7 +19,7 @@ from engines.graph.shapes import Bucket, Exact, Pad, Policy, Symbolic
 from engines.registry import load_engine
 from suites.harness.agreement import REFERENCE, Agreement
 from suites.harness.cell import Cell
-from suites.harness.conductor import Worker
+from suites.harness.conductor import Guest, Worker
 from suites.harness.contender import Contender
 from suites.harness.deal import blocks
 from suites.harness.measure import Measuring, finish
@@ -48,8 +48,8 @@ def by_policy(cell: Cell, name: str) -> Engine:
 
 
 def contender(name: str) -> Contender:
-    """An engine, or the graph under a policy."""
-    return Contender(name, loader=f"{__name__}:by_policy") if name in POLICIES else Contender(name)
+    """An engine, or the graph under a policy: these share a process, since each stream begins from nothing."""
+    return Contender(name, loader=f"{__name__}:by_policy", room="graph") if name in POLICIES else Contender(name)
 
 
 @dataclass(slots=True)
@@ -57,14 +57,14 @@ class Arm:
     """One contender at work in a cell: who it is, in which process, its row, and what each round gave."""
 
     contender: Contender
-    worker: Worker
+    worker: Worker | Guest
     row: Row
     passages: list[Mapping[str, Any]] = field(default_factory=list)
 
 
 def measure_cell(job: Measuring) -> Mapping[str, Row]:
     """Rows by engine, a sample a stream."""
-    arms = [Arm(who, job.conductor.worker(_process(who)), Row(who.name)) for who in job.contenders]
+    arms = [Arm(who, job.conductor.worker(who), Row(who.name)) for who in job.contenders]
     for arm in arms:
         with arm.row.at_its_cost():
             arm.worker.begin()  # all at once, so that they load their libraries side by side
@@ -72,6 +72,9 @@ def measure_cell(job: Measuring) -> Mapping[str, Row]:
     exact = replace(job.cell, dtype="float64")
     job.show(f"{job.cell.name}: reference")
     reference = job.conductor.judge.ask("stream", limit, cell=asdict(exact), contender=REFEREE.data())["losses"]
+    for arm in arms:
+        with arm.row.at_its_cost():  # what a process does but once, such as loading libraries, is no part of a sample
+            arm.worker.ask("stream", limit, cell=asdict(_shortest(job.cell)), contender=arm.contender.data())
     rounds = max(job.cell.rounds or 0, FEWEST_ROUNDS)
     orders = (order for block in blocks(arms, job.cell.name) for order in block)
     for number in range(rounds):
@@ -87,14 +90,14 @@ def measure_cell(job: Measuring) -> Mapping[str, Row]:
     return finish(job, [arm.row for arm in arms])
 
 
-def _process(who: Contender) -> Contender:
-    """Whose worker does the work: policies share the graph's, since each stream begins from nothing."""
-    return Contender("graph", python=who.python) if who.name in POLICIES else who
-
-
 def _limit_seconds(cell: Cell) -> float:
     knobs: Mapping[str, int] = dict(cell.knobs)
     return SECONDS_BESIDE + SECONDS_PER_SHAPE * knobs["distinct"] + SECONDS_PER_STEP * knobs["steps"]
+
+
+def _shortest(cell: Cell) -> Cell:
+    """The cell with one step in its stream."""
+    return replace(cell, knobs=tuple((name, 1) for name, _ in cell.knobs))
 
 
 def _passage(job: Measuring, arm: Arm, position: int, limit_seconds: float) -> None:

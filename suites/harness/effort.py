@@ -51,7 +51,7 @@ EFFORTS: Mapping[str, Effort] = MappingProxyType(
                 chain_lengths=(10, 100, 1000, 10_000, 100_000),
                 prepare_rounds=3,
                 epochs={"cnn": 8, "lenet5": 12},
-                streams=(24, 4),
+                streams=(24, 3),
             ),
             Effort(
                 name="standard",

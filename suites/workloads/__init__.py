@@ -3,7 +3,7 @@
     workload = load_workload("cnn")
     task = workload.task("step", batch_size=64)
 
-To add a workload: one file here, one line in `STRAIGHT` or `CONTROL_FLOW`.
+To add a workload: one file here, one line in `STRAIGHT`, `CONTROL_FLOW` or `STREAMS`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from suites.workloads import (
 from suites.workloads.workload import Workload
 
 STRAIGHT: Mapping[str, Workload] = MappingProxyType(
-    {w.name: w for w in (cnn.WORKLOAD, lenet5.WORKLOAD, mlp.WORKLOAD, *chain.WORKLOADS, *shape_stream.WORKLOADS)}
+    {w.name: w for w in (cnn.WORKLOAD, lenet5.WORKLOAD, mlp.WORKLOAD, *chain.WORKLOADS)}
 )
 """Workloads that run the same ops for every batch."""
 
@@ -61,7 +61,10 @@ CONTROL_FLOW: Mapping[str, Workload] = MappingProxyType(
 )
 """Workloads whose course depends on data or runs in loops, each in several formulations."""
 
-WORKLOADS: Mapping[str, Workload] = MappingProxyType({**STRAIGHT, **CONTROL_FLOW})
+STREAMS: Mapping[str, Workload] = MappingProxyType({w.name: w for w in shape_stream.WORKLOADS})
+"""Workloads whose batches change in size."""
+
+WORKLOADS: Mapping[str, Workload] = MappingProxyType({**STRAIGHT, **CONTROL_FLOW, **STREAMS})
 """Names in the order in which reports list them."""
 
 
