@@ -13,7 +13,6 @@ import pytest
 import torch
 
 from engines.engine import Array, Task
-from engines.op import UnknownOpError
 from engines.ops import KERNELS
 from engines.registry import ENGINES, load_engine
 from engines.value import EngineError
@@ -111,11 +110,8 @@ def task_of(workload: Workload, formulation: str = "static", rows: int = 4, dtyp
 
 def run(engine: str, task: Task) -> Found:
     """The loss and every gradient; zeros where an engine says that there is none."""
-    try:
-        program = load_engine(engine).prepare(task)
-        outputs = program.run(program.place(task.batch, 0))
-    except UnknownOpError as missing:
-        pytest.skip(str(missing))
+    program = load_engine(engine).prepare(task)
+    outputs = program.run(program.place(task.batch, 0))
     gradients = {
         name: torch.zeros_like(program.parameters[name]) if g is None else g for name, g in outputs.gradients.items()
     }
@@ -248,11 +244,12 @@ def test_loops_of_any_length_agree(name: str, trips: int) -> None:
 
 @pytest.mark.parametrize(("leaves", "chain"), [(1, 0.0), (2, 0.0), (37, 0.0), (256, 0.0), (256, 1.0)])
 def test_trees_of_any_shape_agree(leaves: int, chain: float) -> None:
+    rows = 1 if leaves > 100 else 2
     workload = tiny("tree_lstm", leaves=leaves, chain=chain, lanes=8, hidden=2, spread=0.1)
-    exact = wanted("tree_lstm", task_of(workload, rows=2))
+    exact = wanted("tree_lstm", task_of(workload, rows=rows))
     for formulation in workload.formulations:
-        check(run("tape", task_of(workload, formulation, rows=2)), exact)
-    check(run("graph_replay", task_of(workload, rows=2)), exact)
+        check(run("tape", task_of(workload, formulation, rows)), exact)
+    check(run("graph_replay", task_of(workload, rows=rows)), exact)
 
 
 # What knobs and sizes do

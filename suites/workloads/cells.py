@@ -25,8 +25,17 @@ def lstm_parameters(rng: Rng, name: str, inputs: int, hidden: int) -> dict[str, 
 
 def lstm(ops: Namespace, params: Mapping[str, Any], name: str, x: Any, h: Any, c: Any) -> tuple[Any, Any]:
     """One step of an LSTM (Hochreiter and Schmidhuber, 1997), gates in torch's order: new h and c, (rows, hidden)."""
-    gates = ops.linear(x, params[f"{name}.weight_ih"], params[f"{name}.bias"])
-    gates = gates + ops.linear(h, params[f"{name}.weight_hh"])
+    return advance(ops, params, name, driven(ops, params, name, x), h, c)
+
+
+def driven(ops: Namespace, params: Mapping[str, Any], name: str, x: Any) -> Any:
+    """What an LSTM's gates get from x (..., inputs), (..., 4 hidden): as it needs no h, all steps can come at once."""
+    return ops.linear(x, params[f"{name}.weight_ih"], params[f"{name}.bias"])
+
+
+def advance(ops: Namespace, params: Mapping[str, Any], name: str, drive: Any, h: Any, c: Any) -> tuple[Any, Any]:
+    """The rest of a step of an LSTM, from what `driven` gives."""
+    gates = drive + ops.linear(h, params[f"{name}.weight_hh"])
     i, f, g, o = ops.split(gates, sizes=(h.shape[1],) * 4, dim=1)
     c = ops.sigmoid(f) * c + ops.sigmoid(i) * ops.tanh(g)
     return ops.sigmoid(o) * ops.tanh(c), c

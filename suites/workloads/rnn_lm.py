@@ -61,12 +61,12 @@ def dynamic(ops: Namespace, params: Values, batch: Values, _: Any) -> Any:
     """Rows leave the batch as their sentences end: nothing is computed that is not needed."""
     word, length = batch["word"], batch["length"].tolist()
     h, c = start(ops, params, len(length))
+    inputs = ops.unstack(ops.embedding(params["embedding"], word[: length[0]]))
     outputs, targets = [], []
-    for t in range(length[0]):
+    for t, every in enumerate(inputs):
         rows = sum(n > t for n in length)
-        if rows < h.shape[0]:
-            h, c = h[:rows], c[:rows]
-        h, c = lstm(ops, params, "cell", ops.embedding(params["embedding"], word[t, :rows]), h, c)
+        x, h, c = (every, h, c) if rows == len(length) else (every[:rows], h[:rows], c[:rows])
+        h, c = lstm(ops, params, "cell", x, h, c)
         outputs.append(h)
         targets.append(word[t + 1, :rows])
     logits = ops.linear(ops.concat(outputs), params["out.weight"], params["out.bias"])
@@ -87,11 +87,10 @@ def static(ops: Namespace, params: Values, batch: Values, _: Any) -> Any:
 
 def unrolled(ops: Namespace, params: Values, batch: Values, _: Any) -> Any:
     """All places one after the other, masked in the end."""
-    inputs = ops.embedding(params["embedding"], batch["word"][:-1])
-    h, c = start(ops, params, inputs.shape[1])
+    h, c = start(ops, params, batch["length"].shape[0])
     outputs = []
-    for t in range(inputs.shape[0]):
-        h, c = lstm(ops, params, "cell", inputs[t], h, c)
+    for x in ops.unstack(ops.embedding(params["embedding"], batch["word"][:-1])):
+        h, c = lstm(ops, params, "cell", x, h, c)
         outputs.append(h)
     return masked_loss(ops, params, ops.stack(outputs), batch)
 

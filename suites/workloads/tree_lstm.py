@@ -104,8 +104,8 @@ def _filled(places: int, values: Any) -> Array:
 
 
 def leaf(ops: Namespace, params: Values, word: Any) -> State:
-    """h and c of leaves with these words (rows,)."""
-    return gated(ops, ops.linear(ops.embedding(params["embedding"], word), params["leaf.weight"], params["bias"]))
+    """h and c of leaves with these embedded words (rows, embedding)."""
+    return gated(ops, ops.linear(word, params["leaf.weight"], params["bias"]))
 
 
 def join(ops: Namespace, params: Values, left: State, right: State) -> State:
@@ -132,11 +132,12 @@ def labelled(ops: Namespace, params: Values, h: Any) -> Any:
 def dynamic(ops: Namespace, params: Values, batch: Values, _: Any) -> Any:
     """Node by node: a function that calls itself for the children."""
     left, right, bounds = (batch[name].tolist() for name in ("left", "right", "bounds"))
+    words = ops.split(ops.embedding(params["embedding"], batch["word"][: bounds[1]]), sizes=(1,) * bounds[1])
     states: dict[int, State] = {}
 
     def visit(node: int) -> State:
         if node < bounds[1]:
-            state = leaf(ops, params, batch["word"][node : node + 1])
+            state = leaf(ops, params, words[node])
         else:
             state = join(ops, params, visit(left[node]), visit(right[node]))
         states[node] = state
@@ -151,7 +152,7 @@ def dynamic(ops: Namespace, params: Values, batch: Values, _: Any) -> Any:
 def levels(ops: Namespace, params: Values, batch: Values, _: Any) -> Any:
     """Level by level: Python's loop over heights, each with as many nodes as there are."""
     left, right, bounds = batch["left"], batch["right"], batch["bounds"].tolist()
-    h, c = leaf(ops, params, batch["word"][: bounds[1]])
+    h, c = leaf(ops, params, ops.embedding(params["embedding"], batch["word"][: bounds[1]]))
     for start, stop in itertools.pairwise(bounds[1:]):
         if start < stop:
             a, b = left[start:stop], right[start:stop]
@@ -186,8 +187,9 @@ def static(ops: Namespace, params: Values, batch: Values, _: Any) -> Any:
         new = join(ops, params, (ops.embedding(h, a), ops.embedding(c, a)), (ops.embedding(h, b), ops.embedding(c, b)))
         return t + 1, stored(h, first, new[0], count), stored(c, first, new[1], count)
 
+    leaves = leaf(ops, params, ops.embedding(params["embedding"], word))
     empty, t = zeros(ops, params["bias"], places, hidden), zeros(ops, batch["trips"])
-    h, c = (stored(empty, t, rows, batch["bounds"][1]) for rows in leaf(ops, params, word))
+    h, c = (stored(empty, t, rows, batch["bounds"][1]) for rows in leaves)
     _, h, _ = ops.while_loop(lambda carry: carry[0] < batch["trips"], body, (t, h, c), limit=batch["first"].shape[0])
     found = ops.gather(labelled(ops, params, h), ops.reshape(label, shape=(places, 1)), dim=1)
     real = ops.reshape(count_up(ops, left, places), shape=(places, 1)) < batch["bounds"][-1]
