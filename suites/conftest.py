@@ -188,7 +188,7 @@ def row(request: pytest.FixtureRequest, cell: Cell, engine: str) -> RunRow:
     if there:
         found = session.row(cell, contender, getattr(request.module, "measure_cell", measure))
     else:
-        found = Row(engine, contender.load(cell).style)
+        found = Row(engine, contender.load(cell).style, formulation=contender.formulation)
         found.refuse("skipped", NO_CUDA)
     if found.status == "measured":
         return replay(request, group_of(cell), found.samples, found.extra_info(cell), session.measured)

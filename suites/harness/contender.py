@@ -14,6 +14,7 @@ from typing import Any
 from engines.engine import Engine
 from engines.registry import ENGINES, load_engine
 from suites.harness.cell import Cell
+from suites.harness.formulated import Formulated
 
 LOADER = "suites.harness.contender:by_name"
 TWIN = "again"
@@ -26,7 +27,8 @@ class Contender:
     `name` is what rows call it, `engine` what `loader` is asked for ("" for the same): a "module:function" that takes
     the cell and that name, imported in the worker. `twin` marks the second process of an A/A control. Contenders with
     the same `room` share one process, where each is made ready and timed as if it were alone: what differs from process
-    to process then differs between none of them.
+    to process then differs between none of them. `formulation`: in which of its ways this one runs the cell's workload,
+    "" for the cell's own.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Contender:
     collector: bool = False
     twin: bool = False
     room: str = ""
+    formulation: str = ""
 
     @property
     def label(self) -> str:
@@ -50,7 +53,7 @@ class Contender:
         """Make the engine, here."""
         module, _, function = self.loader.partition(":")
         made: Engine = getattr(importlib.import_module(module), function)(cell, self.engine or self.name)
-        return made
+        return Formulated(made, cell.model, self.formulation) if self.formulation else made
 
     def data(self) -> dict[str, Any]:
         """As plain data, for a worker to read."""

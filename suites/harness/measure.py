@@ -71,7 +71,9 @@ def measure(job: Measuring) -> dict[str, Row]:
     """Rows by engine, all with the same number of samples, and the control's."""
     if job.cell.question == "memory":
         return _each_fresh(job)
-    arms = [Arm(who, job.conductor.worker(who), Row(who.label)) for who in with_control(job)]
+    arms = [
+        Arm(who, job.conductor.worker(who), Row(who.label, formulation=who.formulation)) for who in with_control(job)
+    ]
     for arm in arms:
         with arm.row.at_its_cost():
             arm.worker.begin()  # all at once, so that they load their libraries side by side
@@ -270,7 +272,7 @@ def _release(job: Measuring, arm: Arm) -> None:
 
 def _each_fresh(job: Measuring) -> dict[str, Row]:
     """Memory: each row in a fresh process, where nothing has been allocated or timed before."""
-    arms = [Arm(who, job.conductor.worker(who), Row(who.label)) for who in job.contenders]
+    arms = [Arm(who, job.conductor.worker(who), Row(who.label, formulation=who.formulation)) for who in job.contenders]
     with _all_fresh(job, arms):
         for arm in arms:
             _attempt(job, arm, _memory)

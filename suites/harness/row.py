@@ -50,6 +50,7 @@ class Row:
     stream: dict[str, Any] | None = None
     ratios: list[dict[str, Any]] = field(default_factory=list)
     control: dict[str, Any] | None = None
+    formulation: str = ""
 
     def refuse(self, status: Status, reason: str) -> None:
         """This row will have no time, for this reason."""
@@ -81,6 +82,7 @@ class Row:
         return {
             "schema": SCHEMA,
             **cell.facts(),
+            "formulation": self.formulation or cell.formulation,
             "engine": self.engine,
             "style": self.style,
             "status": self.status,

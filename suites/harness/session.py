@@ -87,7 +87,7 @@ class Session:
         seen = {record["fullname"] for record in (*self.benchmarks, *self.missing)}
         for name, fullname, cell, contender in self.wanted:
             if fullname not in seen:
-                row = Row(contender.name)
+                row = Row(contender.name, formulation=contender.formulation)
                 row.refuse("not run", reason)
                 self.miss(name, fullname, cell, row.extra_info(cell))
 

@@ -1,0 +1,83 @@
+"""What does a loop cost each style: of known length, of a length that data decide, with a gradient through every trip?
+
+The tape writes `for` and `while`. The graph has `ops.scan` and `ops.while_loop`, whose trips may store what the
+gradient needs or compute it again (`graph+recomputed`), or is unrolled (`graph+dynamic`, `graph+unrolled`). How long a
+graph takes to get ready is measured against the number of trips, for a loop, a scan and unrolled.
+"""
+
+from dataclasses import replace
+
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from suites import ways
+from suites.harness.cell import Cell
+from suites.harness.contender import Contender
+from suites.harness.effort import Effort
+from suites.harness.replay import RunRow
+
+BATCHES = {
+    "lstm_stack": (1,),
+    "rnn_lm": (1, 16),
+    "dynamic_rnn": (32,),
+    "seq2seq": (4,),
+    "beam_search": (1,),
+    "fixed_point": (16,),
+    "l2hmc": (10, 200),
+    "in_graph_training": (200,),
+}
+SPREADS = ("rnn_lm", "dynamic_rnn", "seq2seq", "fixed_point")
+"""Workloads whose rows differ in length by the knob `spread`."""
+QUICK = ("lstm_stack", "l2hmc", "in_graph_training")
+OTHERS = {
+    "lstm_stack": ("graph+dynamic",),
+    "rnn_lm": ("graph+unrolled",),
+    "dynamic_rnn": ("graph+scan", "graph+unrolled"),
+    "seq2seq": ("graph+unrolled",),
+    "fixed_point": ("graph+recomputed",),
+    "l2hmc": ("graph+dynamic",),
+}
+"""What else a graph can do, by workload."""
+COMPILED = "dynamic_rnn"
+LENGTHS = (8, 32, 128, 512, 1024)
+
+
+def cells(effort: Effort, device: str) -> list[Cell]:
+    """Every workload, over the spread of lengths, and getting ready over the number of trips; less at quick effort."""
+    if effort.name == "quick":
+        timed = [_timed(name, BATCHES[name][0], effort, device) for name in QUICK]
+        return [*timed, *(_compiled(steps, effort, device) for steps in LENGTHS[:2])]
+    return [
+        *(
+            _timed(name, batch, effort, device, **spread)
+            for name, batches in BATCHES.items()
+            for batch in batches
+            for spread in ([{"spread": share} for share in (0.0, 0.5, 1.0)] if name in SPREADS else [{}])
+        ),
+        *(_compiled(steps, effort, device) for steps in LENGTHS),
+    ]
+
+
+def _timed(name: str, batch: int, effort: Effort, device: str, **knobs: float) -> Cell:
+    return ways.sized(Cell("loops", name, "loss_and_grad", batch, device=device), effort, **knobs)
+
+
+def _compiled(steps: int, effort: Effort, device: str) -> Cell:
+    rounds = effort.prepare_rounds
+    cell = ways.sized(Cell("loops", COMPILED, "construct", 4, device=device), effort, hidden=8, steps=steps)
+    return replace(cell, rounds=rounds)
+
+
+def engines(cell: Cell, effort: Effort) -> tuple[str, ...]:
+    """Every way that the workload has of being written; those of a graph where getting it ready is measured."""
+    del effort
+    graphs = ("graph", *OTHERS.get(cell.workload, ()))
+    return graphs if cell.quantity == "construct" else ("tape", "tape+static", *graphs, "torch_eager")
+
+
+def contender(name: str) -> Contender:
+    """An engine on a formulation."""
+    return ways.contender(name)
+
+
+def test_loops(row: RunRow, benchmark: BenchmarkFixture) -> None:
+    row(benchmark)
