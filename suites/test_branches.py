@@ -37,14 +37,16 @@ def cells(effort: Effort, device: str) -> list[Cell]:
 
 def engines(cell: Cell, effort: Effort) -> tuple[str, ...]:
     """Every way that the workload has of being written."""
-    del effort
     one_path = ("graph+dynamic",) if cell.workload == "many_paths" else ()
-    return ("tape", "tape+static", "graph", OTHERS[cell.workload], *one_path, "torch_eager")
+    return (*ways.tapes(effort), "graph", OTHERS[cell.workload], *one_path, "torch_eager")
 
 
 def contender(name: str) -> Contender:
     """An engine on a formulation."""
     return ways.contender(name)
+
+
+measure_cell = ways.measure_cell
 
 
 def test_branches(row: RunRow, benchmark: BenchmarkFixture) -> None:

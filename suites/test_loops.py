@@ -34,7 +34,6 @@ OTHERS = {
     "dynamic_rnn": ("graph+scan", "graph+unrolled"),
     "seq2seq": ("graph+unrolled",),
     "fixed_point": ("graph+recomputed",),
-    "l2hmc": ("graph+dynamic",),
 }
 """What else a graph can do, by workload."""
 COMPILED = "dynamic_rnn"
@@ -69,14 +68,16 @@ def _compiled(steps: int, effort: Effort, device: str) -> Cell:
 
 def engines(cell: Cell, effort: Effort) -> tuple[str, ...]:
     """Every way that the workload has of being written; those of a graph where getting it ready is measured."""
-    del effort
     graphs = ("graph", *OTHERS.get(cell.workload, ()))
-    return graphs if cell.quantity == "construct" else ("tape", "tape+static", *graphs, "torch_eager")
+    return graphs if cell.quantity == "construct" else (*ways.tapes(effort), *graphs, "torch_eager")
 
 
 def contender(name: str) -> Contender:
     """An engine on a formulation."""
     return ways.contender(name)
+
+
+measure_cell = ways.measure_cell
 
 
 def test_loops(row: RunRow, benchmark: BenchmarkFixture) -> None:

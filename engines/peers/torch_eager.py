@@ -98,7 +98,8 @@ class TorchEagerProgram:
         if self._optimizer is None:
             found = torch.autograd.grad(loss, list(self.parameters.values()), allow_unused=True)
             mark("backward")
-            return Outputs(loss.detach(), dict(zip(self.parameters, found, strict=True)))
+            pairs = zip(self.parameters.items(), found, strict=True)
+            return Outputs(loss.detach(), {name: torch.zeros_like(p) if g is None else g for (name, p), g in pairs})
         loss.backward()  # type: ignore[no-untyped-call]
         mark("backward")
         self._optimizer.step()

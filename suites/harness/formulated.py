@@ -2,8 +2,8 @@
 
     Contender("tape_static", engine="tape", formulation="static")
 
-A graph cannot read values while it is traced. On the dynamic formulation it is made for the structure of one batch
-(`Workload.structure`): loops unrolled, branches taken, right for batches of the same structure only.
+A graph cannot read values while it is traced. On a formulation that does (`Workload.reading`) it is made for the
+structure of one batch: loops unrolled, branches taken, right for batches of the same structure only.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from engines.engine import Engine, Program, Style, Task
-from suites.workloads.workload import STATIC, Workload, with_entries
+from suites.workloads.workload import Workload, with_entries
 
 
 class Formulated:
@@ -22,7 +22,7 @@ class Formulated:
         self.style: Style = engine.style
         self._engine = engine
         self._loss = workload.formulated(formulation)
-        self._structure = workload.structure if engine.style == "static" and formulation != STATIC else ()
+        self._structure = workload.structure if engine.style == "static" and formulation in workload.reading else ()
 
     def prepare(self, task: Task) -> Program:
         """See `Engine.prepare`."""

@@ -204,4 +204,5 @@ WORKLOAD = control_flow(
     SIZE,
     quick=QUICK,
     structure=("left", "right", "bounds", "root"),
+    reading=("dynamic", "levels"),
 )

@@ -39,8 +39,8 @@ class Workload:
     a suite sweeps, `quick` smaller values of some for a quick look.
 
     `formulations` has every way of writing the loss by name, if there are several; `loss` is the static one.
-    `structure` names the entries of a batch that alone decide what the dynamic formulation reads: while they stay the
-    same, so does the course of the computation. It is empty where computed values decide.
+    Those that read values are `reading`. `structure` names the entries of a batch that alone decide what they read:
+    while they stay the same, so does the course of the computation. It is empty where computed values decide.
 
     Where batches change in size, `varying` says which sizes do, and `stream(rng)` gives batch by batch.
     """
@@ -57,6 +57,7 @@ class Workload:
     quick: Size = field(default_factory=dict)
     formulations: Mapping[str, LossFunction] = field(default_factory=dict)
     structure: tuple[str, ...] = ()
+    reading: tuple[str, ...] = ("dynamic",)
     varying: tuple[Varying, ...] = ()
     stream: Callable[[Rng], Iterator[Arrays]] | None = None
 
@@ -131,6 +132,7 @@ def control_flow(
     *,
     quick: Size,
     structure: tuple[str, ...] = (),
+    reading: tuple[str, ...] = ("dynamic",),
     learning_rate: float = 0.01,
 ) -> Workload:
     """A workload with several formulations, whose `init` and `batch` take its knobs first."""
@@ -147,6 +149,7 @@ def control_flow(
             quick=quick,
             formulations=formulations,
             structure=structure,
+            reading=reading,
         )
 
     return resize(size)
