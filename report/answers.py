@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from report import units
+from report.attribution import Attribution, attributions, signed
 from report.comparing import CANNOT_TELL, DEPENDS, Comparison, compare
 from report.labels import Labels
 from report.repayment import repayments, steps_text
@@ -20,6 +21,7 @@ from report.results import COLLECTED, Results, cells, uncollected
 from report.statistics import BreakEven, share_interval, time_of
 from report.stored import Cell, Record
 
+MOST_NAMED = 3
 STATIC, DYNAMIC, OUTSIDE, PLAIN = "graph", "tape", "torch_eager", "torch_module"
 TONES = {
     **dict.fromkeys(("faster", "less", "equal", "within tolerance", "agrees", "pays off"), "good"),
@@ -83,6 +85,32 @@ def forward(results: Results, labels: Labels) -> Answer:
 def backward(results: Results, labels: Labels) -> Answer:
     """Whether loss and gradients, without the update, are faster."""
     return _compared("backward", "And loss with gradients?", compare(results, labels, "backward", STATIC, DYNAMIC))
+
+
+def attribution(results: Results, labels: Labels) -> Answer:
+    """Which switches between the tape and the full compiler change most."""
+    asked = "Where does the difference between tape and graph come from?"
+    found = attributions(results)
+    if not found:
+        return Answer("attribution", asked, CANNOT_TELL, "No cell was taken apart from the tape to the full compiler.")
+    largest = [min(one.steps, key=lambda step: step.seconds).name for one in found]
+    sentence = " ".join(f"{labels.cell(one.cell)}: {_taken_apart(one)}" for one in found)
+    return Answer(
+        "attribution", asked, _one(largest), sentence, tuple(f"{labels.cell(o.cell)}: {_rest(o)}" for o in found)
+    )
+
+
+def _taken_apart(one: Attribution) -> str:
+    told = sorted((step for step in one.steps if step.told), key=lambda step: -abs(step.seconds))[:MOST_NAMED]
+    whole = f"from {units.seconds(one.base_seconds)} to {units.seconds(one.full_seconds)}"
+    listed = ", ".join(f"{step.name} {signed(step)}" for step in told) or "no switch by itself more than its interval"
+    return f"{whole}; {listed}."
+
+
+def _rest(one: Attribution) -> str:
+    quiet = [step.name for step in one.steps if not step.told]
+    rest = f"No change beyond its interval and the control: {', '.join(quiet)}. " if quiet else ""
+    return f"{rest}Interaction: {signed(one.interaction)}; {units.plural(one.rounds, 'round')}."
 
 
 def construction(results: Results, labels: Labels) -> Answer:

@@ -60,8 +60,10 @@ class Results:
 
     @property
     def engines(self) -> list[str]:
-        """All engines that have a row, ours first."""
-        return sorted({record.engine for record in self.records}, key=engine_rank)
+        """All engines that have a row, ours first; the switches between tape and graph are no engines of their own."""
+        found = {record.engine for record in self.records if record.cell.question != "attribution"}
+        between = {"tape", "graph"} if self.of("attribution") else set()
+        return sorted(found | between, key=engine_rank)
 
     @cached_property
     def _by_row(self) -> dict[tuple[Cell, str], Record]:
@@ -134,4 +136,5 @@ def _moment(file: Path) -> datetime | None:
 
 
 def _table_order(record: Record) -> tuple[Cell, tuple[int, str]]:
-    return record.cell, engine_rank(record.engine)
+    stored_order = record.cell.question == "attribution"  # of which the order of the rows is a part
+    return record.cell, (0, "") if stored_order else engine_rank(record.engine)

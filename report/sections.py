@@ -26,6 +26,7 @@ from report.charts import (
     shapes,
     split,
     times,
+    waterfall,
 )
 from report.charts.canvas import Key, Picture
 from report.charts.scene import Scene
@@ -170,6 +171,15 @@ PLANS: tuple[Plan, ...] = (
         split.pictures,
         f"{units.DASH} No row stores how its step splits, so no picture.",
         own_gaps=False,
+    ),
+    Plan(
+        "attribution",
+        "attribution",
+        TITLES["attribution"],
+        "From the tape to the full compiler, one switch after the other: the graph is replayed by a loop, so that "
+        "nothing is recorded; it becomes straight-line code, so that nothing is dispatched; then come its passes, and "
+        "what they fuse becomes native code. Each bar begins where the last one ended; the line in it is the interval.",
+        waterfall.pictures,
     ),
     Plan(
         "device",

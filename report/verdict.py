@@ -24,6 +24,7 @@ ANSWERS: tuple[Callable[[Results, Labels], Answer], ...] = (
     answers.outside,
     answers.forward,
     answers.backward,
+    answers.attribution,
     answers.construction,
     answers.dispatch,
     answers.memory,

@@ -95,8 +95,8 @@ class Palette:
         )
 
     def engine(self, name: str) -> Paint:
-        """The paint of an engine, with its garbage collector on or off; KeyError where the page does not know it."""
-        return self.engines[uncollected(name)]
+        """The paint of an engine, with its garbage collector on or off; `rest` where it has none of its own."""
+        return self.engines.get(uncollected(name), self.rest)
 
     def phase(self, name: str) -> Paint:
         """The paint of a phase; `rest` where there are more phases than colours."""

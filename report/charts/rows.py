@@ -72,6 +72,18 @@ def from_zero(axes: Axes, high: float, scale: units.Units) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / unit:g}{units.FIXED}{name}"))
 
 
+def around_zero(axes: Axes, low: float, high: float, scale: units.Units) -> None:
+    """Make x a linear axis from a bit under `low` to a bit over `high`, with zero in it."""
+    unit, name = units.unit_of(max(-low, high), scale)
+    room = 0.05 * ((high - low) or unit)
+    axes.set_xlim(low - room, high + room)
+    axes.xaxis.set_major_locator(
+        FixedLocator([place * unit for place in MaxNLocator(4).tick_values(low / unit, high / unit)])
+    )
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / unit:g}{units.FIXED}{name}"))
+    axes.set_xlim(low - room, high + room)
+
+
 def _widen(axes: Axes, low: float, high: float, scale: units.Units) -> None:
     if scale is not units.TIMES and high / low < WIDE:
         from_zero(axes, high, scale)

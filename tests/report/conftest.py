@@ -24,7 +24,7 @@ STEP = {"mlp": 0.3e-3, "cnn": 3.0e-3}  # seconds at batch 1
 QUANTITY = {
     "construction": "construct", "dispatch": "step", "preparing": "prepare", "memory": "step", "learning": "train",
     "forward": "forward", "backward": "loss_and_grad", "step": "step", "interface": "step",
-    "shapes": "stream",
+    "shapes": "stream", "attribution": "step",
 }  # fmt: skip
 ROUNDS = 12
 
