@@ -19,10 +19,11 @@ from report.labels import Labels
 from report.repayment import repayments, steps_text
 from report.results import COLLECTED, Results, cells, uncollected
 from report.statistics import BreakEven, share_interval, time_of
-from report.stored import Cell, Record
+from report.stored import Cell, Question, Record
 
 MOST_NAMED = 3
 STATIC, DYNAMIC, OUTSIDE, PLAIN = "graph", "tape", "torch_eager", "torch_module"
+COMPILED = "torch_compile"
 TONES = {
     **dict.fromkeys(("faster", "less", "equal", "within tolerance", "agrees", "pays off"), "good"),
     **dict.fromkeys(("slower", "more", "never", "wrong"), "bad"),
@@ -71,20 +72,26 @@ def break_even(results: Results, labels: Labels) -> Answer:
 
 
 def outside(results: Results, labels: Labels) -> Answer:
-    """How graph and tape stand against PyTorch eager, and what our interface costs PyTorch eager."""
+    """How graph and tape stand against PyTorch, eager and compiled, and what our interface costs PyTorch eager."""
     ours = compare(results, labels, "step", STATIC, OUTSIDE)
-    details = [compare(results, labels, "step", DYNAMIC, OUTSIDE).sentence(), _interface_cost(results, labels)]
+    details = [
+        compare(results, labels, "step", DYNAMIC, OUTSIDE).sentence(),
+        *_against_compiled(results, labels, "step"),
+        _interface_cost(results, labels),
+    ]
     return _compared("outside", "Is a graph step faster than one of PyTorch eager?", ours, details)
 
 
 def forward(results: Results, labels: Labels) -> Answer:
     """Whether the forward pass alone is faster."""
-    return _compared("forward", "And forward alone?", compare(results, labels, "forward", STATIC, DYNAMIC))
+    ours = compare(results, labels, "forward", STATIC, DYNAMIC)
+    return _compared("forward", "And forward alone?", ours, _against_compiled(results, labels, "forward"))
 
 
 def backward(results: Results, labels: Labels) -> Answer:
     """Whether loss and gradients, without the update, are faster."""
-    return _compared("backward", "And loss with gradients?", compare(results, labels, "backward", STATIC, DYNAMIC))
+    ours = compare(results, labels, "backward", STATIC, DYNAMIC)
+    return _compared("backward", "And loss with gradients?", ours, _against_compiled(results, labels, "backward"))
 
 
 def attribution(results: Results, labels: Labels) -> Answer:
@@ -127,6 +134,7 @@ def dispatch(results: Results, labels: Labels) -> Answer:
     """What one op costs each engine to dispatch."""
     measured = cells(results.measured("dispatch"))
     details = [f"{labels.cell(cell)}, per op (derived): {_times(results, cell, per_op=True)}." for cell in measured]
+    details += _against_compiled(results, labels, "dispatch")
     comparison = compare(results, labels, "dispatch", STATIC, DYNAMIC)
     return _compared("dispatch", "Does an op cost a graph less to dispatch?", comparison, details)
 
@@ -249,6 +257,12 @@ def _interface_cost(results: Results, labels: Labels) -> str:
         where = f"({labels.cell(cell)}; {units.plural(it.rounds, 'round')}{shown})"
         texts.append(f"{units.percent(it.value - 1)} {bounds} {where}")
     return f"The {OUTSIDE} line costs {'; '.join(texts)} over a plain torch.nn.Module."
+
+
+def _against_compiled(results: Results, labels: Labels, question: Question) -> list[str]:
+    """How the graph stands against PyTorch's compiler, where that has rows."""
+    there = any(row.engine == COMPILED for row in results.of(question))
+    return [compare(results, labels, question, STATIC, COMPILED).sentence()] if there else []
 
 
 def _times(results: Results, cell: Cell, *, per_op: bool = False) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import chain
 
 from report import units
-from report.answers import DYNAMIC, OUTSIDE, PLAIN
+from report.answers import COMPILED, DYNAMIC, OUTSIDE, PLAIN
 from report.charts import (
     break_even,
     collector,
@@ -32,6 +32,9 @@ from report.charts.canvas import Key, Picture
 from report.charts.scene import Scene
 from report.repayment import Repayment, repayments
 from report.stored import Cell, Question, Record
+
+COMPILED_IN: tuple[Question, ...] = ("step", "backward", "forward", "dispatch")
+"""The questions whose rows are held against PyTorch's compiler, where that has rows."""
 
 TITLES: dict[Question, str] = {
     "step": "Training step",
@@ -132,6 +135,10 @@ def _memory(scene: Scene) -> list[Picture]:
 
 def _against_outside(scene: Scene) -> list[Picture]:
     found = [ratios.picture(scene, place, rows, OUTSIDE) for place, rows in scene.places("step").items()]
+    for question in COMPILED_IN:
+        there = {row.cell for row in scene.results.measured(question) if row.engine == COMPILED}
+        for place, rows in scene.places(question).items():
+            found.append(ratios.picture(scene, place, [row for row in rows if row.cell in there], COMPILED))
     found += [ratios.picture(scene, place, rows, PLAIN) for place, rows in scene.places("interface").items()]
     return [picture for picture in found if picture]
 
@@ -156,8 +163,10 @@ PLANS: tuple[Plan, ...] = (
     Plan(
         "outside",
         "step",
-        "Against PyTorch eager",
-        "Time of one training step relative to PyTorch eager run through the same interface, and what that costs.",
+        "Against PyTorch",
+        "Time of one training step relative to PyTorch eager run through the same interface, and what that costs. "
+        "Then, where PyTorch's compiler was measured, time relative to that: of steps, of loss and gradients, of "
+        "forward alone and of chains of small ops.",
         _against_outside,
     ),
     Plan("forward", "forward", TITLES["forward"], "Forward alone, nothing recorded for gradients.", _timed("forward")),

@@ -48,7 +48,9 @@ def test_its_numbers_and_masks_are_those_of_eager_mode_step_after_step(quantity)
 
 def test_getting_ready_compiles_both_passes_and_moves_no_parameter():
     program = TorchCompile().prepare(task("step"))
-    assert list(program.phases) == ["start compiler", "place", "compile forward", "compile backward"]
+    assert list(program.phases) == [
+        *("start compiler", "place", "make optimizer", "compile forward", "compile backward"),
+    ]
     np.testing.assert_array_equal(program.parameters["w"].detach().numpy(), task("step").parameters["w"])
     assert program.parameters["w"].grad is None
 

@@ -74,9 +74,10 @@ class TorchEagerProgram:
         if task.quantity == "step":
             if task.optimizer is None:
                 raise EngineError("torch_eager: quantity 'step' needs an optimizer, found None")
-            self._optimizer = torch.optim.SGD(
-                list(self.parameters.values()), lr=task.optimizer.lr, momentum=task.optimizer.momentum
-            )
+            with phase(self.phases, "make optimizer"):  # the first in a process loads what torch's optimisers need
+                self._optimizer = torch.optim.SGD(
+                    list(self.parameters.values()), lr=task.optimizer.lr, momentum=task.optimizer.momentum
+                )
 
     def place(self, batch: Mapping[str, Array], key: int) -> Placed:
         """See `Program.place`."""

@@ -23,7 +23,7 @@ def enrich(run: Json) -> Json:
     for row in run["missing"]:
         _fill(row["extra_info"], [], 0)
         row["extra_info"] |= {"calls_per_sample": 1, "agreement": None}
-    run["benchmarks"] += [*_cold(run), *_collected(run), *_on_a_gpu(run)]
+    run["benchmarks"] += [*_cold(run), *_collected(run), *_on_a_gpu(run), *_walk(run)]
     run["missing"] += _never_ran(run)
     run |= {"control": control(), "cautions": cautions(), "interrupted": "Ctrl-C after 310 s"}
     run["machine_info"]["environment"] = environment()
@@ -149,6 +149,17 @@ def _collected(run: Json) -> list[Json]:
         return extra["question"] == "step" and extra["batch_size"] == 8 and extra["engine"] in ("tape", "graph")
 
     return _copies(run, wanted, lambda it: change(it, on=False)) + _copies(run, wanted, lambda it: change(it, on=True))
+
+
+def _walk(run: Json) -> list[Json]:
+    def wanted(extra: Json) -> bool:
+        return (extra["question"], extra["batch_size"], extra["engine"]) == ("step", 8, "tape")
+
+    found = []
+    for name in ("tape", "replay", "straight line", "native", "without straight line", "without native"):
+        facts = {"question": "attribution", "engine": name, "style": "static", "ratios": [], "split": None}
+        found += _copies(run, wanted, lambda _, facts=facts: facts | {"split_check": None})
+    return found
 
 
 def _on_a_gpu(run: Json) -> list[Json]:

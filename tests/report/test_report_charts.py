@@ -186,16 +186,18 @@ def test_a_row_without_ratio_is_named(empty_run: Json, make: SimpleNamespace, re
     assert picture.missing[0].endswith("no stored ratio to tape")
 
 
+MEASURED = ("step", "construction", "dispatch", "preparing", "memory", "learning", "attribution", "shapes")
+
+
 def test_nothing_measured_gives_no_picture(empty_run: Json, make: SimpleNamespace, results_of: Read) -> None:
     gaps = [
-        make.gap(make.extra(question, "mlp", "tape", 8, size={"ops": 3}), "failed", "crash")
-        for question in ("step", "construction", "dispatch", "preparing", "memory", "learning", "shapes")
+        make.gap(make.extra(question, "mlp", "tape", 8, size={"ops": 3}), "failed", "crash") for question in MEASURED
     ]
     scene = scene_of(results_of(empty_run | {"missing": gaps}))
     found = sections(scene)
     assert [section.pictures for section in found if section.pictures] == []
     for section in found:
-        if section.plan.own_gaps and section.plan.question not in ("forward", "backward", "collector"):
+        if section.plan.own_gaps and section.plan.question in MEASURED:
             assert all(gap.endswith("failed, crash") for gap in section.missing)
             assert section.missing
 
