@@ -28,6 +28,7 @@ import torch
 from engines.graph.ir import Graph, Node, Operand, Var
 from engines.op import REQUIRED, Op
 from engines.ops.control import past_limit, within
+from engines.ops.finite import NotFiniteError
 from engines.value import DTYPES, EngineError, Spec
 
 Run = Callable[..., tuple[Any, ...]]
@@ -58,7 +59,10 @@ def _run_while(node: Node, runs: Sequence[Run], operands: Sequence[Any]) -> tupl
     while condition(*carry, *outside)[0]:
         if trips == limit:
             raise past_limit(limit, node.where)
-        carry = body(*carry, *outside)
+        try:
+            carry = body(*carry, *outside)
+        except NotFiniteError as error:
+            raise error.in_trip("while_loop", trips) from None
         if stores:
             for store, value in zip(stores, carry[carried:], strict=True):
                 store.append(value)
@@ -76,7 +80,10 @@ def _run_scan(node: Node, runs: Sequence[Run], operands: Sequence[Any]) -> tuple
     trips = node.attrs["length"] if node.attrs["length"] is not None else len(xs[0])
     columns: list[list[Any]] = [[None] * trips for _ in node.outputs[carried:]]
     for t in reversed(range(trips)) if node.attrs["reverse"] else range(trips):
-        carry = body(*carry, *[x[t] for x in xs], *outside)
+        try:
+            carry = body(*carry, *[x[t] for x in xs], *outside)
+        except NotFiniteError as error:
+            raise error.in_trip("scan", t) from None
         if columns:
             for column, value in zip(columns, carry[carried:], strict=True):
                 column[t] = value

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 
+from engines.graph.checked import checked
 from engines.graph.control import all_nodes, map_bodies
 from engines.graph.fused import inline
 from engines.graph.ir import Graph
@@ -25,6 +26,7 @@ from engines.graph.lower.control import Lowered
 from engines.graph.lower.native import native
 from engines.graph.stored import GRAPH_ERRORS, ExecutableError, read, write
 from engines.op import KERNEL_ERRORS, describe, kernels_only
+from engines.ops.finite import Finite
 from engines.value import EngineError
 
 __all__ = ["Executable", "ExecutableError"]
@@ -58,6 +60,11 @@ class Executable:
         executable = cls(graph, lowered, run, code)
         executable._needs_guard = not all(node.attrs.get("body") in functions for node in all_nodes(graph))
         return executable
+
+    @classmethod
+    def checked(cls, graph: Graph, what: Finite = True) -> Executable:
+        """Run node by node, through regions and sub-graphs; the first NaN or infinity is a NotFiniteError."""
+        return cls(graph, Lowered(), checked(graph, what))
 
     def __call__(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Run on tensors in the order of `graph.inputs`; gives those of `graph.outputs`. Raises EngineError."""

@@ -19,6 +19,7 @@ from typing import Any, Literal
 import torch
 
 from engines.op import Namespace, describe
+from engines.ops.finite import NotFiniteError
 from engines.ops.structure import Outline, describe_outline, flatten, paths, unflatten
 from engines.value import EngineError, Location, user_location
 
@@ -79,7 +80,10 @@ def while_loop(
     while truth("while_loop", ops.without_gradient(condition, carry)):
         if trips == limit:
             raise past_limit(limit, user_location())
-        carry = step(carry)
+        try:
+            carry = step(carry)
+        except NotFiniteError as error:
+            raise error.in_trip("while_loop", trips) from None
         after, found = flatten(carry)
         check_carry("while_loop", outline, before, found, after)
         before = after
@@ -113,7 +117,10 @@ def scan(
     rows: list[list[Any]] = [[]] * length
     y_outline: Outline = None
     for t in reversed(range(length)) if reverse else range(length):
-        carry, y = pair(step(carry, unflatten(xs_outline, [part[t] for part in parts])))
+        try:
+            carry, y = pair(step(carry, unflatten(xs_outline, [part[t] for part in parts])))
+        except NotFiniteError as error:
+            raise error.in_trip("scan", t) from None
         after, found = flatten(carry)
         check_carry("scan", outline, before, found, after)
         before = after

@@ -9,6 +9,7 @@ import torch
 from engines.engine import Array, Mark, Outputs, Placed, Style, Task, phase, place_arrays, place_batch, unmarked
 from engines.op import kernels_only
 from engines.ops import KERNELS
+from engines.ops.finite import Finite
 from engines.tape.tape import Tape
 from engines.tape.tensor import Tensor
 from engines.value import EngineError, canonical_device
@@ -17,10 +18,11 @@ from engines.value import EngineError, canonical_device
 class TapeProgram:
     """A task on a tape: each run makes a new record and throws it away."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task, check_finite: Finite = False) -> None:
         if task.quantity == "step" and task.optimizer is None:
             raise EngineError("tape: quantity 'step' needs an optimizer, found None")
         self._task = task
+        self._check_finite: Finite = check_finite
         self._device = canonical_device(task.device)
         self.phases: dict[str, float] = {}
         with phase(self.phases, "place"):
@@ -39,7 +41,7 @@ class TapeProgram:
     def run_marked(self, placed: Placed, mark: Mark) -> Outputs:
         """See `DynamicProgram.run_marked`."""
         task = self._task
-        with Tape(self._device) as tape:
+        with Tape(self._device, check_finite=self._check_finite) as tape:
             tape.recording = task.quantity != "forward"
             ours, loss = self._forward(tape, placed)
             mark("forward")
@@ -57,7 +59,7 @@ class TapeProgram:
 
     def record(self, placed: Placed) -> Tape:
         """See `DynamicProgram.record`."""
-        with Tape(self._device) as tape:
+        with Tape(self._device, check_finite=self._check_finite) as tape:
             self._forward(tape, placed)
         return tape
 
@@ -79,6 +81,9 @@ class TapeEngine:
     name = "tape"
     style: Style = "dynamic"
 
+    def __init__(self, *, check_finite: Finite = False) -> None:
+        self._check_finite: Finite = check_finite
+
     def prepare(self, task: Task) -> TapeProgram:
         """See `Engine.prepare`."""
-        return TapeProgram(task)
+        return TapeProgram(task, self._check_finite)

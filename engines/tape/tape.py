@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, Self
 
@@ -21,7 +21,9 @@ import torch
 
 from engines.op import KERNEL_ERRORS, Namespace, describe, kernels_only
 from engines.ops import KERNELS
+from engines.ops.finite import Finite
 from engines.tape.checkpoint import RANGE, Sieve, escaped, run_part
+from engines.tape.finite import Watch
 from engines.tape.pullback import Pullback
 from engines.tape.record import OPS
 from engines.tape.tensor import Tensor
@@ -43,21 +45,28 @@ Entry = tuple[Any, ...] | Freed | Literal["leaf"] | None
 
 
 class Tape:
-    """One record on one device. Inside `with`, torch's own autograd is off (`kernels_only`)."""
+    """One record on one device. Inside `with`, torch's own autograd is off (`kernels_only`).
+
+    With `check_finite` the first NaN or infinity that a kernel gives, forward or backward, is a NotFiniteError with op,
+    line and trip; "nan" looks for NaN alone. It slows every kernel down.
+    """
 
     ops: Namespace = OPS
 
-    def __init__(self, device: str = "cpu") -> None:
+    def __init__(self, device: str = "cpu", *, check_finite: Finite = False) -> None:
         self.device = canonical_device(device)
         self._device = torch.device(self.device)
         self.entries: list[Entry] = []
         self.recording = True
         self._leaves = 0
         self._parts = 0
-        self._guard = kernels_only()
+        self._guard = ExitStack()
+        self._check_finite: Finite = check_finite
 
     def __enter__(self) -> Self:
-        self._guard.__enter__()
+        self._guard.enter_context(kernels_only())
+        if self._check_finite:
+            self._guard.enter_context(Watch(self._check_finite))
         return self
 
     def __exit__(self, *error: Any) -> None:
