@@ -6,11 +6,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from engines.graph import PIPELINE, Executable, Graph, differentiate, trace, verify
 from engines.graph.compile import run_passes
+from engines.graph.passes.choose import choose
+from engines.graph.passes.cse import cse
+from engines.graph.passes.dce import dce
+from engines.graph.passes.fold import fold
+from engines.graph.passes.hoist import hoist
+from engines.graph.passes.prune import prune
 from engines.ops import KERNELS
 from engines.peers.torch_eager import OPS as TORCH
 from engines.tape import Tape
@@ -294,3 +301,100 @@ def test_gradients_of_gradients(case: Case, n: int) -> None:
     for r, c, e in zip(replayed, compiled, expected, strict=True):
         torch.testing.assert_close(r, e, rtol=1e-9, atol=1e-9)
         torch.testing.assert_close(c, e, rtol=1e-9, atol=1e-9)
+
+
+# Passes
+
+
+def text_of(graph: Graph) -> list[str]:
+    return [line.split("  #")[0] for line in str(verify(graph)).splitlines()]
+
+
+def test_what_no_trip_changes_leaves_the_loop() -> None:
+    def model(ops: Any, x: Any, w: Any, n: Any) -> Any:
+        def body(c: Any) -> Any:
+            return c[0] * ops.exp(w) + np.ones(4), ops.full_like(c[1], value=2.0) + c[1], c[2]
+
+        carry = ops.while_loop(lambda c: ops.sum(c[0]) < ops.sum(ops.exp(w)), body, (x, x * 2.0, w * 3.0), limit=7)
+        return carry[0] + carry[1] + carry[2]
+
+    graph = traced(model, inputs(1))
+    for step in (fold, hoist, cse):
+        graph = step(graph)
+    assert text_of(graph) == [
+        "graph f(x: f64[4], w: f64[4], n: i64[]) {",
+        "  const0: f64[4] = constant",
+        "  const1: f64[4] = constant",
+        "  %0: f64[4] = mul(x, 2.0)",
+        "  %1: f64[4] = mul(w, 3.0)",
+        "  %2: f64[4] = copy(%1)",
+        "  %3: f64[4] = exp(w)",
+        "  %4: f64[] = sum(%3)",
+        "  %5: f64[4], %6: f64[4] = while("
+        "carry0=x, carry1=%0, a0=w, a1=const0, a2=%1, a3=%4, a4=%3, a5=const1, limit=7) {",
+        "    condition {",
+        "      %0: f64[] = sum(carry0)",
+        "      %1: bool[] = less(%0, a3)",
+        "      return r0=%1",
+        "    }",
+        "    body {",
+        "      %0: f64[4] = mul(carry0, a4)",
+        "      %1: f64[4] = add(%0, a1)",
+        "      %2: f64[4] = add(a5, carry1)",
+        "      return carry0=%1, carry1=%2",
+        "    }",
+        "  }",
+        "  %7: f64[4] = add(%5, %6)",
+        "  %8: f64[4] = add(%7, %2)",
+        "  return y=%8",
+        "}",
+    ]
+
+
+def test_of_branches_on_what_is_known_one_is_left() -> None:
+    def model(ops: Any, x: Any, w: Any, n: Any) -> Any:
+        known = ops.greater(ops.full_like(ops.sum(x), value=2.0), 1.0)
+        y = ops.cond(known, lambda: (ops.exp(x), w), lambda: (w, x))
+        return y[0] * y[1]
+
+    graph = traced(model, inputs(1))
+    for step in (fold, choose, dce):
+        graph = step(graph)
+    assert text_of(graph) == [
+        "graph f(x: f64[4], w: f64[4], n: i64[]) {",
+        "  %0: f64[4] = exp(x)",
+        "  %1: f64[4] = copy(w)",
+        "  %2: f64[4] = mul(%0, %1)",
+        "  return y=%2",
+        "}",
+    ]
+
+
+def test_what_nobody_reads_is_left_out_of_branches_and_loops() -> None:
+    def model(ops: Any, x: Any, w: Any, n: Any) -> Any:
+        y, _ = ops.cond(n > 2, lambda: (x, ops.exp(w)), lambda: (w, ops.tanh(w)))
+        carry, ys = ops.scan(lambda c, v: ((c[0] * v, c[1] + w, ops.tanh(c[2])), (c[0], c[2])), (y, x, w), x)
+        return carry[0] + ops.sum(ys[0], dim=0)
+
+    assert text_of(dce(prune(traced(model, inputs(1))))) == [
+        "graph f(x: f64[4], w: f64[4], n: i64[]) {",
+        "  %0: bool[] = greater(n, 2)",
+        "  %1: f64[4] = cond(%0, a0=w, a1=x) {",
+        "    then {",
+        "      return r0=a1",
+        "    }",
+        "    otherwise {",
+        "      return r0=a0",
+        "    }",
+        "  }",
+        "  %2: f64[4], %3: f64[4,4] = scan(carry0=%1, x0=x, length=4) {",
+        "    body {",
+        "      %0: f64[4] = mul(carry0, x0)",
+        "      return carry0=%0, y0=carry0",
+        "    }",
+        "  }",
+        "  %4: f64[4] = sum(%3, dim=0)",
+        "  %5: f64[4] = add(%2, %4)",
+        "  return y=%5",
+        "}",
+    ]

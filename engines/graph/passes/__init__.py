@@ -12,20 +12,24 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 from engines.graph.ir import Graph
+from engines.graph.passes.choose import choose
 from engines.graph.passes.cse import cse
 from engines.graph.passes.dce import dce
 from engines.graph.passes.fold import fold
 from engines.graph.passes.fuse import fuse
+from engines.graph.passes.hoist import hoist
 from engines.graph.passes.narrow import narrow
 from engines.graph.passes.pool import pool
+from engines.graph.passes.prune import prune
 from engines.graph.passes.simplify import simplify
 
 Pass = Callable[[Graph], Graph]
 
-PIPELINE: tuple[Pass, ...] = (simplify, narrow, fold, cse, pool, fuse, dce)
+PIPELINE: tuple[Pass, ...] = (simplify, narrow, fold, cse, hoist, choose, prune, pool, fuse, dce)
 """Every pass, in order. Simplify comes before fold because it recognises a `full_like`, which fold makes a constant.
 Narrow comes before fold because it makes small what fold may then compute, and leaves broadcasts behind that nobody
-reads. Fuse comes after all that look at single nodes."""
+reads. Hoist comes after cse, so that what moves out is there once, and before fuse, which would tie it to what stays.
+Fuse comes after all that look at single nodes."""
 
 AFTER: Mapping[str, frozenset[str]] = MappingProxyType({})
 """Which passes a pass must come after, by name, where both are used: a rule of what is right, not of what finds most.
