@@ -193,6 +193,11 @@ def parts(ops: Any, p: Any, batch: Any, _key: Any) -> Any:
     return ops.sum(first)
 
 
+def chosen(ops: Any, p: Any, batch: Any, _key: Any) -> Any:
+    x = batch["x"] * p["w"]
+    return ops.sum(ops.cond(ops.sum(x) > 0.0, ops.tanh, ops.exp, x))  # one of two
+
+
 @pytest.mark.parametrize(
     ("model", "told", "line"),
     [
@@ -202,6 +207,7 @@ def parts(ops: Any, p: Any, batch: Any, _key: Any) -> Any:
         (crosswise, "the shape of the result of getitem is no formula", at("as wide as high")),
         (table, "a constant, or how many there are, differs with the sizes", at("as long as x")),
         (parts, "sizes of split is no formula", at("into columns")),
+        (chosen, "cond has graphs of its own, which sizes do not reach", at("one of two")),
     ],
 )
 def test_what_no_one_graph_serves_is_refused_at_the_user_s_line(model: Any, told: str, line: str) -> None:
@@ -213,7 +219,7 @@ def test_what_no_one_graph_serves_is_refused_at_the_user_s_line(model: Any, told
 
 
 def test_what_is_refused_symbolically_runs_exactly() -> None:
-    for model in (branch, loop, halved, crosswise, table, parts):
+    for model in (branch, loop, halved, crosswise, table, parts, chosen):
         Compiled(model, policy=Exact(), varying=VARYING)({"w": tensor(1)}, {"x": tensor(5, 7)}, None)
 
 

@@ -60,8 +60,8 @@ class Generaliser:
         """Nodes that correspond, as one."""
         first = nodes[0]
         name, where = first.op.name, first.where
-        if isinstance(first.attrs.get("body"), Graph):
-            self.refuse(f"{name} has a graph of its own, which sizes do not reach", where)
+        if "body" in first.attrs:
+            self.refuse(f"{name} has graphs of its own, which sizes do not reach", where)
         operands = tuple(
             self.operand(given, f"input {index} of {name}", where)
             for index, given in enumerate(zip(*(node.inputs for node in nodes), strict=True))
