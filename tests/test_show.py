@@ -45,10 +45,22 @@ def test_a_graph_is_shown_at_every_stage_with_what_each_changed() -> None:
     assert titles[0] == "traced: 8 nodes"
     assert titles[1].startswith("differentiated: ")
     assert "+1 tanh_backward" in titles[1]
-    assert [title.split(":")[0] for title in titles[2:-1]] == [f"after {step.__name__}" for step in PIPELINE]
+    assert [title.split(":")[0] for title in titles[2 : 2 + len(PIPELINE)]] == [
+        f"after {step.__name__}" for step in PIPELINE
+    ]
     assert re.search(r"-\d mul", titles[2])
     assert text.count("\ngraph ") == sum("nodes" in title for title in titles)
-    assert titles[-1] == "source"
+    assert [title.split(",")[0] for title in titles[2 + len(PIPELINE) :]] == ["source", "C source"]
+
+
+def test_c_has_the_user_s_lines_above_each_region() -> None:
+    text, _ = show_graph(SMALL.task("loss_and_grad", 2))
+    lines = text[text.index("== C source") :].splitlines()
+    assert "#include <omp.h>" not in lines
+    functions = [number for number, line in enumerate(lines) if line.startswith("int fused_")]
+    assert functions
+    assert all(re.match(r"// test_show\.py:\d+: \S", lines[number - 1]) for number in functions)
+    assert any(line.startswith(f"// {at('the loss')}: return ops.sum(") for line in lines)
 
 
 def test_generated_source_has_the_user_s_line_above_each_piece() -> None:

@@ -1,4 +1,4 @@
-"""A graph on its way: as traced, differentiated, after each pass that changed it, and the source that runs."""
+"""A graph on its way: as traced, differentiated, after each pass that changed it, then its source and C."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import torch
 
 from engines.engine import Task, place_arrays, place_batch
 from engines.graph import PIPELINE, Executable, Graph, Symbol, Var, differentiate, trace, update
+from engines.graph.control import all_nodes
+from engines.graph.lower.prelude import PRELUDE
 from engines.op import Namespace
 from engines.show.drawing import Box
 from engines.value import EngineError, Location, Spec
@@ -30,8 +32,13 @@ def show_graph(task: Task) -> tuple[str, list[Box]]:
             parts.append(f"== {title}: {len(stage.nodes)} nodes{change}\n\n{stage}")
         graph = stage
     assert graph is not None
-    source = "\n".join(_with_lines(Executable.build(graph).source, [node.where for node in graph.nodes]))
-    return "\n\n".join([*parts, f"== source\n\n{source}"]) + "\n", _boxes(graph)
+    executable, places = Executable.build(graph), _places(graph)
+    parts.append("\n".join(["== source\n", *_with_lines(executable.source, places)]))
+    if executable.code:
+        parts.append(
+            "\n".join(["== C source, without what every file begins with\n", *_c_lines(executable.code, places)])
+        )
+    return "\n\n".join(parts) + "\n", _boxes(graph)
 
 
 def _stages(task: Task) -> Iterator[tuple[str, Graph]]:
@@ -72,18 +79,38 @@ def _change(before: Graph, after: Graph) -> str:
     return ", ".join(added + gone) or "same ops"
 
 
-def _with_lines(source: str, places: list[Location]) -> Iterator[str]:
+def _places(graph: Graph) -> Mapping[str, Location]:
+    """The user's lines that nodes come from, those inside regions and branches included, by how they are written."""
+    nodes = [*all_nodes(graph)]
+    parts = [part for node in nodes if isinstance(body := node.attrs.get("body"), Graph) for part in body.nodes]
+    return {str(node.where): node.where for node in (*nodes, *parts)}
+
+
+def _line(where: str, places: Mapping[str, Location]) -> str:
+    place = places[where]
+    return f"{where}: {linecache.getline(place.file, place.line).strip()}"
+
+
+def _with_lines(source: str, places: Mapping[str, Location]) -> Iterator[str]:
     """Generated source, each line of the user's above what came of it."""
-    known = {str(place): place for place in places}
     last = ""
     for line in source.splitlines():
         found = WHERE.search(line)
         where = found.group(1) if found else ""
-        if where != last and where in known:
-            place = known[where]
-            yield f"    # {where}: {linecache.getline(place.file, place.line).strip()}"
+        if where != last and where in places:
+            yield f"    # {_line(where, places)}"
         last = where
         yield line
+
+
+def _c_lines(code: str, places: Mapping[str, Location]) -> Iterator[str]:
+    """Generated C, the user's lines above each function of a region."""
+    for line in code.replace(PRELUDE, "").strip().splitlines():
+        wheres = line.removeprefix("// ").split(", ")
+        if line.startswith("// ") and all(where in places for where in wheres):
+            yield from (f"// {_line(where, places)}" for where in wheres)
+        else:
+            yield line
 
 
 def _boxes(graph: Graph) -> list[Box]:
