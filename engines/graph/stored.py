@@ -30,6 +30,7 @@ import numpy as np
 import torch
 
 from engines.graph.control import OPS as CONTROL_OPS
+from engines.graph.formulations import OPS as OTHER_FORMULATIONS
 from engines.graph.fused import FUSED
 from engines.graph.ir import Graph, Node, Var
 from engines.graph.lower.compiler import cpu_features
@@ -40,7 +41,7 @@ from engines.value import DTYPE_NAMES, DTYPES, EngineError, Location, Spec
 HEADER = {"format": "tape-vs-graph executable", "version": 2}
 GRAPH, CONSTANTS, DIGEST = "graph.json", "constants.bin", "sha256"
 
-LOADABLE = {**TABLE, FUSED.name: FUSED, **{op.name: op for op in CONTROL_OPS}}
+LOADABLE = {**TABLE, FUSED.name: FUSED, **{op.name: op for op in (*CONTROL_OPS, *OTHER_FORMULATIONS)}}
 """Every op that a saved graph may name."""
 
 FILE_ERRORS = (zipfile.BadZipFile, zlib.error, struct.error, OSError, EOFError, LookupError, ValueError, RuntimeError)

@@ -17,7 +17,7 @@ from engines.graph.control import all_nodes
 from engines.graph.domain import domain
 from engines.graph.fused import FUSED, interpret
 from engines.graph.ir import Graph, Node, Var
-from engines.graph.lower import compiler, loops, pooling
+from engines.graph.lower import compiler, loops, pooling, winograd
 from engines.graph.lower.piece import Pieces
 from engines.graph.lower.prelude import PRELUDE
 from engines.op import kernels_only
@@ -79,6 +79,8 @@ def writer(body: Graph) -> Writer | None:
     """What writes a region in C, if anything does: a stored file may hold any."""
     if pooling.fits(body):
         return pooling.region
+    if winograd.fits(body):
+        return winograd.region
     domains = {domain(node) for node in body.nodes}
     alike = len(domains) == 1 and None not in domains and not body.constants
     return loops.region if alike and loops.fits(body) else None

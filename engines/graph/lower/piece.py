@@ -22,13 +22,20 @@ class Pieces:
     """The functions of a file, each once."""
 
     names: dict[str, str] = field(default_factory=dict)
+    included: dict[str, None] = field(default_factory=dict)
 
     def name(self, text: str) -> str:
         """The name of the function with this body."""
         return self.names.setdefault(text, f"piece_{len(self.names)}")
 
+    def include(self, text: str) -> None:
+        """Have this text stand once, before all functions."""
+        self.included[text] = None
+
     def __str__(self) -> str:
-        return "\n".join(f"static void {name}(PIECE) {{{text}\n}}" for text, name in self.names.items())
+        return "\n".join(
+            [*self.included, *(f"static void {name}(PIECE) {{{text}\n}}" for text, name in self.names.items())]
+        )
 
 
 class Piece:

@@ -42,14 +42,14 @@ def fits(body: Graph) -> bool:
     first, *others = body.nodes
     if first.op.name == POOL and not others:
         dense = _sizes(first.attrs["padding"]) == (0, 0) and _sizes(first.attrs["dilation"]) == (1, 1)
-        return dense and set(first.inputs) <= set(body.inputs.values()) and _is_pooled(first)
+        return dense and set(first.inputs) <= set(body.inputs.values()) and is_pooled(first)
     if first.op.name != BACK or not others or not are_sparse_gradients(first, others):
         return False
     few = all(math.prod(_weight_shape(node)[2:]) <= REGISTERS for node in others)
     return few and _fit_together(body)
 
 
-def _is_pooled(node: Node) -> bool:
+def is_pooled(node: Node) -> bool:
     """Whether the results have the shapes and types that pooling gives: C would not notice."""
     (x,), (largest, indices) = node.inputs, node.outputs
     assert isinstance(x, Var)
@@ -88,7 +88,7 @@ def region(name: str, body: Graph, _: Pieces) -> str:
     return "\n".join([f"// {lines}", f"int {name}(void **p) {{", *(f"  {s}" for s in write(body)), "  return 0;", "}"])
 
 
-def _place(body: Graph, var: object) -> str:
+def place_of(body: Graph, var: object) -> str:
     """Where a value stands: an input, or the first result of that value; NULL where nobody wants it."""
     values = [*body.inputs.values(), *body.outputs.values()]
     return next((f"p[{number}]" for number, each in enumerate(values) if each is var), "NULL")
@@ -104,9 +104,9 @@ def _pooled(body: Graph) -> Iterator[str]:
     planes, height, width = math.prod(x.spec.shape[:2]), *x.spec.shape[2:]
     rows, columns = largest.spec.shape[2:]
     parallel = math.prod(x.spec.shape) >= PARALLEL_WORK
-    yield f"const float *const x = {_place(body, x)};"
-    yield f"float *const largest = {_place(body, largest)};"
-    yield f"int64_t *const indices = {_place(body, indices)};"
+    yield f"const float *const x = {place_of(body, x)};"
+    yield f"float *const largest = {place_of(body, largest)};"
+    yield f"int64_t *const indices = {place_of(body, indices)};"
     yield "#pragma omp parallel for schedule(static)" if parallel else ""
     yield f"for (long row = 0; row < {planes * rows}L; row++) {{"
     yield f"  const int y = row % {rows} * {step[0]};"
@@ -237,11 +237,11 @@ def _gradients(body: Graph) -> Iterator[str]:
         "PARALLEL": int(images > 1 and images * outs * windows * taps * ins >= PARALLEL_WORK),
     }
     places = {
-        "GRADIENT": _place(body, g),
-        "INDICES": _place(body, indices),
-        "IMAGE": _place(body, by_weight and by_weight.inputs[1]),
+        "GRADIENT": place_of(body, g),
+        "INDICES": place_of(body, indices),
+        "IMAGE": place_of(body, by_weight and by_weight.inputs[1]),
         "BY_WEIGHT": _result(body, by_weight, 0),
-        "WEIGHT": _place(body, by_input and by_input.inputs[1]),
+        "WEIGHT": place_of(body, by_input and by_input.inputs[1]),
         "BY_INPUT": _result(body, by_input, 0),
         "BY_BIAS": _result(body, by_weight, 1),
         "WEIGHT_LOOP": "\n".join(_weight_loop(taps, wide, vectors)),
@@ -252,7 +252,7 @@ def _gradients(body: Graph) -> Iterator[str]:
 
 
 def _result(body: Graph, node: Node | None, index: int) -> str:
-    return _place(body, node.outputs[index]) if node is not None and index < len(node.outputs) else "NULL"
+    return place_of(body, node.outputs[index]) if node is not None and index < len(node.outputs) else "NULL"
 
 
 def _offset(tap: int, wide: int, vector: int) -> str:

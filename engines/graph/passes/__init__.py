@@ -13,6 +13,7 @@ from types import MappingProxyType
 
 from engines.graph.ir import Graph
 from engines.graph.passes.choose import choose
+from engines.graph.passes.choose_kernels import choose_kernels
 from engines.graph.passes.cse import cse
 from engines.graph.passes.dce import dce
 from engines.graph.passes.fold import fold
@@ -25,11 +26,11 @@ from engines.graph.passes.simplify import simplify
 
 Pass = Callable[[Graph], Graph]
 
-PIPELINE: tuple[Pass, ...] = (simplify, narrow, fold, cse, hoist, choose, prune, pool, fuse, dce)
+PIPELINE: tuple[Pass, ...] = (simplify, narrow, fold, cse, hoist, choose, prune, pool, fuse, choose_kernels, dce)
 """Every pass, in order. Simplify comes before fold because it recognises a `full_like`, which fold makes a constant.
 Narrow comes before fold because it makes small what fold may then compute, and leaves broadcasts behind that nobody
 reads. Hoist comes after cse, so that what moves out is there once, and before fuse, which would tie it to what stays.
-Fuse comes after all that look at single nodes."""
+Fuse comes after all that look at single nodes, but for the choice of kernels, which takes what is left."""
 
 AFTER: Mapping[str, frozenset[str]] = MappingProxyType({})
 """Which passes a pass must come after, by name, where both are used: a rule of what is right, not of what finds most.

@@ -1,0 +1,87 @@
+"""Ops that compute in another way what an op of the table does. No engine offers them: only a pass makes them.
+
+    conv2d(x, w, b)  and  conv2d_winograd(x, w, b)      # the same within rounding
+
+A formulation is an op with a kernel of its own, so that a graph that holds one still says what it means and runs
+anywhere. A lowering may write it in C.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from engines.graph.ir import Node, Var
+from engines.op import Op
+from engines.ops.conv import Pair, pair
+
+FEWEST_CHANNELS = 8
+"""Channels from which on Winograd's sums over channels outweigh its transforms."""
+
+
+def _winograd(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, *, padding: Pair) -> torch.Tensor:
+    """F(2x2, 3x3): tiles of 4 by 4 and the weight are transformed, multiplied, and give 2 by 2 results each."""
+    into = x.new_tensor([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]])
+    spread = x.new_tensor([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
+    back = x.new_tensor([[1, 1, 1, 0], [0, 1, -1, -1]])
+    high, wide = pair(padding)
+    rows, columns = x.shape[2] + 2 * high - 2, x.shape[3] + 2 * wide - 2
+    padded = torch.constant_pad_nd(x, [wide, wide + columns % 2, high, high + rows % 2])
+    tiles = into @ padded.unfold(2, 4, 2).unfold(3, 4, 2) @ into.t()
+    products = torch.einsum("ocij,nctuij->notuij", spread @ weight @ spread.t(), tiles)
+    whole = (back @ products @ back.t()).permute(0, 1, 2, 4, 3, 5).flatten(4, 5).flatten(2, 3)
+    result = whole[:, :, :rows, :columns].contiguous()
+    return result if bias is None else result + bias[:, None, None]
+
+
+WINOGRAD = Op("conv2d_winograd", _winograd, (None, None, None), attrs={"padding": 0})
+"""A convolution of 3 by 3 without stride, in 4 multiplications where the sum over the window takes 9: S. Winograd,
+"Arithmetic Complexity of Computations", 1980; A. Lavin and S. Gray, "Fast Algorithms for Convolutional Neural
+Networks", 2016. From an infinity may come NaN, and on the kernels a NaN fills its tile."""
+
+
+def _onednn(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    if x.is_meta:
+        return torch.nn.functional.linear(x, weight, bias)
+    result: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    return result
+
+
+LINEAR_ONEDNN = Op("linear_onednn", _onednn, (None, None, None))
+"""x w' + b by oneDNN, where torch's own way is by a BLAS; which is faster turns on the processor's maker."""
+
+MATMUL_ONEDNN = Op("matmul_onednn", lambda a, b: _onednn(a, b.t()), (None, None))
+"""The product of two matrices by oneDNN."""
+
+HAS_ONEDNN = torch._C._has_mkldnn and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+FEWEST_PRODUCTS = 1 << 20
+"""Multiplications of a matrix product from which on it is worth a second look."""
+
+OPS = (WINOGRAD, LINEAR_ONEDNN, MATMUL_ONEDNN)
+
+
+def winograd_of(node: Node) -> Node | None:
+    """A `conv2d` as Winograd's, where that fits: 3 by 3, no stride, dilation or groups, enough channels, float32."""
+    x, weight, *_ = node.inputs
+    if node.op.name != "conv2d" or not isinstance(x, Var) or not isinstance(weight, Var):
+        return None
+    steps = [*pair(node.attrs["stride"]), *pair(node.attrs["dilation"]), node.attrs["groups"]]
+    outs, ins, *window = weight.spec.shape
+    suits = window == [3, 3] and steps == [1] * 5 and min(outs, ins) >= FEWEST_CHANNELS
+    if not suits or x.spec.dtype != torch.float32 or 0 in node.outputs[0].spec.shape:
+        return None
+    return Node(WINOGRAD, node.inputs, {"padding": node.attrs["padding"]}, node.outputs, node.where)
+
+
+def onednn_of(node: Node) -> Node | None:
+    """A `linear` or `matmul` of large float32 matrices by oneDNN, where torch has it."""
+    op = {"linear": LINEAR_ONEDNN, "matmul": MATMUL_ONEDNN}.get(node.op.name)
+    a, b, *bias = node.inputs
+    if op is None or not HAS_ONEDNN or not isinstance(a, Var) or not isinstance(b, Var):
+        return None
+    flat = len(a.spec.shape) == len(b.spec.shape) == 2 and a.spec.dtype == b.spec.dtype == torch.float32
+    if not flat or math.prod(a.spec.shape) * node.outputs[0].spec.shape[1] < FEWEST_PRODUCTS:
+        return None
+    return Node(op, (a, b, *bias), {}, node.outputs, node.where)

@@ -1,0 +1,76 @@
+"""Kernels by measurement: of several formulations of a node, the one that is fastest on the real shapes, here.
+
+    conv2d(x, w, b)                        -> conv2d_winograd(x, w, b)
+    p, i = max_pool2d(conv2d(x, w, b))     -> p, i = max_pool2d(conv2d_winograd(x, w, b)), as one region
+    linear(x, w, b), matmul(a, b)          -> the same by oneDNN instead of BLAS
+
+Same outputs within rounding. Each formulation is compiled and run on random values when the graph is compiled, unless
+that was done before on this machine (trial.py); one that is chosen stands in the graph, so an executable that is saved
+keeps it. Where torch.use_deterministic_algorithms(True) was called nothing is chosen: what runs would depend on how
+fast something ran. On a processor only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+import torch
+
+from engines.graph.formulations import onednn_of, winograd_of
+from engines.graph.fused import FUSED, inline, readers_of, region_node
+from engines.graph.ir import Graph, Node, Var
+from engines.graph.pooled import POOL
+from engines.graph.trial import fastest
+
+Rule = Callable[[Node], Node | None]
+
+RULES: Mapping[str, tuple[Rule, ...]] = {"conv2d": (winograd_of,), "linear": (onednn_of,), "matmul": (onednn_of,)}
+"""Other formulations of an op, each a function that gives the other node, or None where it does not fit."""
+
+
+def choose_kernels(graph: Graph) -> Graph:
+    """Put the fastest formulation in the place of each node that has several."""
+    if torch.are_deterministic_algorithms_enabled():
+        return graph
+    readers = readers_of(graph)
+    changed: dict[Node, tuple[Node, ...]] = {}
+    for node in graph.nodes:
+        if not any(rule(node) for rule in RULES.get(node.op.name, ())) or node.outputs[0].spec.device != "cpu":
+            continue
+        site = _site(node, readers.get(node.outputs[0], ()))
+        chosen = _chosen(site, readers)
+        if chosen is not None:
+            changed |= dict.fromkeys(site, ())
+            changed[site[-1]] = (chosen,)
+    if not changed:
+        return graph
+    return graph.with_nodes(tuple(new for node in graph.nodes for new in changed.get(node, (node,))))
+
+
+def _site(node: Node, readers: Sequence[Node | None]) -> list[Node]:
+    """A node with the max-pool that alone reads it, if it is a convolution; else the node alone."""
+    reader = readers[0] if len(readers) == 1 and node.op.name == "conv2d" else None
+    return [node] if reader is None or not _is_pool(reader) else [node, reader]
+
+
+def _is_pool(node: Node) -> bool:
+    parts = node.attrs["body"].nodes if node.op is FUSED else (node,)
+    return [part.op.name for part in parts] == [POOL]
+
+
+def _chosen(site: Sequence[Node], readers: Mapping[Var, Sequence[Node | None]]) -> Node | None:
+    """The fastest formulation as a region; None where that is the site as it is."""
+    whole = region_node(site, readers)
+    body: Graph = whole.attrs["body"]
+    flat = inline(body)
+    first, *rest = flat.nodes
+    others = [flat.with_nodes((other, *rest)) for rule in RULES[first.op.name] if (other := rule(first)) is not None]
+    regions = [replace(whole, attrs={"body": other}) for other in others]
+    number = fastest([body, *(body.with_nodes((region,), _outputs(body, region)) for region in regions)])
+    return regions[number - 1] if number else None
+
+
+def _outputs(body: Graph, region: Node) -> Mapping[str, Var]:
+    """What the body gives, by the node that gives it as one."""
+    return dict(zip(body.outputs, region.outputs, strict=True))

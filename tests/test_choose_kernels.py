@@ -1,0 +1,214 @@
+"""Formulations give the same as the op they stand for; the fastest is chosen, remembered, and kept when saved."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from textwrap import dedent
+from typing import Any
+
+import pytest
+import torch
+
+from engines.graph import Executable, Graph, trace, trial, verify
+from engines.graph.formulations import HAS_ONEDNN, onednn_of, winograd_of
+from engines.graph.fused import inline, readers_of, region_node
+from engines.graph.passes import choose_kernels, pool
+from engines.graph.trial import fastest
+from tests.programs import assert_near, run, spec, tensor, text, traced
+
+PASS = sys.modules[choose_kernels.__module__]
+CONVOLUTION = (spec(2, 8, 6, 8), spec(16, 8, 3, 3), spec(16))
+
+
+def pooled(ops: Any, x: Any, w: Any, b: Any) -> Any:
+    return ops.max_pool2d(ops.conv2d(x, w, b), kernel_size=2)
+
+
+@pytest.fixture
+def last(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the last formulation had been the fastest."""
+    monkeypatch.setattr(PASS, "fastest", lambda graphs: len(graphs) - 1)
+
+
+@pytest.fixture
+def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setattr(trial, "cache_folder", lambda: tmp_path)
+    return tmp_path
+
+
+@pytest.mark.usefixtures("last")
+def test_a_convolution_and_the_pooling_that_alone_reads_it_become_one_region() -> None:
+    graph = traced(pooled, *CONVOLUTION)
+    expected = """
+        graph f(x: f32[2,8,6,8], y: f32[16,8,3,3], z: f32[16]) {
+          %0: f32[2,16,2,3] = fused(a0=x, a1=y, a2=z) {
+            %0: f32[2,16,4,6] = conv2d_winograd(a0, a1, a2)
+            %1: f32[2,16,2,3], %2: i64[2,16,2,3] = max_pool2d_with_indices(%0, kernel_size=2)
+            return r0=%1
+          }
+          return out=%0
+        }
+    """
+    for before in (graph, pool(graph)):
+        assert text(verify(choose_kernels(before))) == dedent(expected).strip()
+
+
+@pytest.mark.usefixtures("last")
+@pytest.mark.skipif(not HAS_ONEDNN, reason="this torch is built without oneDNN")
+def test_matrix_products_may_be_by_onednn() -> None:
+    graph = traced(lambda ops, x, w: ops.matmul(ops.linear(x, w), w), spec(128, 128), spec(128, 128))
+    chosen = verify(choose_kernels(graph))
+    expected = """
+        graph f(x: f32[128,128], y: f32[128,128]) {
+          %0: f32[128,128] = linear_onednn(x, y)
+          %1: f32[128,128] = matmul_onednn(%0, y)
+          return out=%1
+        }
+    """
+    assert text(inline(chosen)) == dedent(expected).strip()
+    inputs = [tensor(128, 128, seed=seed) for seed in range(2)]
+    assert_as_sums(Executable.build(chosen)(*inputs), run(graph, *inputs))
+
+
+LEFT_ALONE: dict[str, Callable[..., Any]] = {
+    "stride": lambda ops, x, w, b: ops.conv2d(x, w, b, stride=2),
+    "dilation": lambda ops, x, w, b: ops.conv2d(x, w, b, dilation=2),
+    "a small product": lambda ops, x, w, b: ops.matmul(ops.reshape(x, shape=(16, 48)), ops.reshape(w, shape=(48, 24))),
+}
+
+
+@pytest.mark.usefixtures("last")
+@pytest.mark.parametrize("name", LEFT_ALONE)
+def test_what_has_no_other_formulation_is_left_alone(name: str) -> None:
+    graph = traced(LEFT_ALONE[name], *CONVOLUTION)
+    assert choose_kernels(graph) is graph
+
+
+@pytest.mark.usefixtures("last")
+def test_a_convolution_that_others_read_keeps_its_result() -> None:
+    def model(ops: Any, s: Mapping[str, Any]) -> Mapping[str, Any]:
+        y = ops.conv2d(s["x"], s["w"], s["b"])
+        return {"y": y, "p": ops.max_pool2d(y, kernel_size=2)}
+
+    graph = trace(model, dict(zip("xwb", CONVOLUTION, strict=True)))
+    chosen = verify(choose_kernels(graph))
+    assert [node.op.name for node in chosen.nodes] == ["fused", "max_pool2d_with_indices"]
+
+
+@pytest.mark.usefixtures("last")
+def test_nothing_is_chosen_where_determinism_is_asked_for() -> None:
+    graph = traced(pooled, *CONVOLUTION)
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert choose_kernels(graph) is graph
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+SIZES: list[tuple[tuple[int, ...], int, int | tuple[int, int]]] = [
+    ((3, 32, 26, 26), 64, 0),  # whole vectors, rows without a gap
+    ((9, 8, 6, 6), 16, 1),  # many images: a band is an image
+    ((1, 9, 7, 9), 10, 1),  # vectors filled up, an odd row and column
+    ((2, 17, 9, 8), 33, (0, 1)),
+    ((2, 48, 11, 5), 48, 2),  # three vectors at once
+]
+
+
+@pytest.mark.parametrize("with_pool", [False, True])
+@pytest.mark.parametrize(("image", "outs", "padding"), SIZES)
+def test_winograd_gives_what_the_convolution_gives(
+    image: tuple[int, ...], outs: int, padding: int | tuple[int, int], with_pool: bool
+) -> None:
+    def model(ops: Any, s: Mapping[str, Any]) -> Mapping[str, Any]:
+        y = ops.conv2d(s["x"], s["w"], s["b"], padding=padding)
+        return dict(zip("pi", ops.max_pool2d_with_indices(y, kernel_size=2), strict=True)) if with_pool else {"y": y}
+
+    graph = trace(model, {"x": spec(*image), "w": spec(outs, image[1], 3, 3), "b": spec(outs)})
+    kernels, compiled = by_winograd(graph)
+    inputs = [tensor(*var.spec.shape, seed=seed) for seed, var in enumerate(graph.inputs.values())]
+    expected = run(graph, *inputs)
+    assert "fused_0" in compiled.source
+    assert_as_sums(compiled(*inputs), expected)
+    assert_as_sums(kernels(*inputs), expected)
+    inputs[0][0, 0, 2, 3] = float("nan")
+    assert_as_sums(compiled(*inputs), run(graph, *inputs))
+
+
+def assert_as_sums(found: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]) -> None:
+    """Equal within what the order of a long sum may change, against the largest of the sums."""
+    for one, other in zip(found, expected, strict=True):
+        largest = float(other.nan_to_num().abs().max()) if other.is_floating_point() else 0.0
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-6 * largest, equal_nan=True)
+
+
+def by_winograd(graph: Graph) -> tuple[Executable, Executable]:
+    """The formulation on the kernels, and as one region in C."""
+    first, *rest = graph.nodes
+    other = winograd_of(first)
+    assert other is not None
+    plain = graph.with_nodes((other, *rest))
+    return Executable.build(plain), Executable.build(plain.with_nodes((region_node(plain.nodes, readers_of(plain)),)))
+
+
+def test_a_stored_region_with_other_shapes_does_not_become_c() -> None:
+    graph = traced(lambda ops, x, w, b: ops.conv2d(x, w, b), *CONVOLUTION)
+    (node,) = graph.nodes
+    other = winograd_of(node)
+    assert other is not None
+    x, w, _ = other.inputs
+    wrong = graph.with_nodes((type(node)(other.op, (x, w, w), other.attrs, other.outputs, other.where),))
+    region = wrong.with_nodes((region_node(wrong.nodes, readers_of(wrong)),))
+    assert "fused_0" not in Executable.build(region).source
+
+
+# The race
+
+
+def graphs() -> list[Graph]:
+    slow = traced(lambda ops, x: ops.sum(ops.sqrt(ops.exp(ops.tanh(x)))), spec(256, 256))
+    return [slow, traced(lambda ops, x: ops.sum(x), spec(256, 256))]
+
+
+def test_the_fastest_is_chosen_and_remembered(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert fastest(graphs()) == 1
+    (kept,) = folder.iterdir()
+    monkeypatch.setattr(trial, "_race", lambda _: pytest.fail("measured again"))
+    assert fastest(graphs()) == 1
+    assert kept.suffix == ".choice"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "chosen"), [((1.0, 0.96), 0), ((1.0, 0.9), 1), ((1.0, 0.9, 0.8), 2), ((1.0, 2.0), 0)]
+)
+def test_a_small_advantage_is_chance(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, seconds: Sequence[float], chosen: int
+) -> None:
+    monkeypatch.setattr(trial, "_race", lambda _: list(seconds))
+    assert fastest([graphs()[0]] * len(seconds)) == chosen
+
+
+@pytest.mark.parametrize("damage", ["", "{}", '{"chosen": 2}', '{"chosen": true}', "[]"])
+def test_a_damaged_memory_is_measured_again(folder: Path, damage: str) -> None:
+    assert fastest(graphs()) == 1
+    (kept,) = folder.iterdir()
+    kept.write_text(damage)
+    assert fastest(graphs()) == 1
+    assert '"chosen": 1' in kept.read_text()
+
+
+@pytest.mark.usefixtures("last")
+def test_a_choice_is_kept_in_a_saved_executable(tmp_path: Path) -> None:
+    chosen = choose_kernels(traced(pooled, *CONVOLUTION))
+    Executable.build(chosen).save(tmp_path / "model")
+    loaded = Executable.load(tmp_path / "model")
+    assert text(loaded.graph) == text(chosen)
+    inputs = [tensor(*var.spec.shape, seed=seed) for seed, var in enumerate(chosen.inputs.values())]
+    assert_near(loaded(*inputs), Executable.build(inline(chosen))(*inputs))
+
+
+@pytest.mark.skipif(not HAS_ONEDNN, reason="this torch is built without oneDNN")
+def test_products_of_three_dimensions_stay_with_torch() -> None:
+    (node,) = traced(lambda ops, a, b: ops.matmul(a, b), spec(64, 64, 64), spec(64, 64, 64)).nodes
+    assert onednn_of(node) is None
