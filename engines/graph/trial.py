@@ -25,8 +25,8 @@ from engines.graph.ir import Graph
 from engines.graph.lower.compiler import cache_folder, cpu_features, find_compiler
 from engines.value import Spec
 
-ROUNDS, BUDGET_SECONDS = 5, 0.08
-"""How often each graph is run at most, and after how long no further round begins."""
+FEWEST_ROUNDS, MOST_ROUNDS, BUDGET_SECONDS = 3, 7, 0.06
+"""How often each graph is run, and after how many seconds there are no more rounds than the fewest."""
 
 MARGIN = 0.95
 """What another graph must take of the first one's time to be chosen: less would be chance."""
@@ -54,12 +54,12 @@ def _race(graphs: Sequence[Graph]) -> list[float]:
     for executable in executables:
         executable(*inputs)
     end = time.perf_counter() + BUDGET_SECONDS
-    for _ in range(ROUNDS):
+    for rounds in range(1, MOST_ROUNDS + 1):
         for number, executable in enumerate(executables):
             start = time.perf_counter()
             executable(*inputs)
             seconds[number] = min(seconds[number], time.perf_counter() - start)
-        if time.perf_counter() > end:
+        if rounds >= FEWEST_ROUNDS and time.perf_counter() > end:
             break
     return seconds
 
