@@ -19,7 +19,7 @@ from report.labels import Labels
 from report.repayment import repayments, steps_text
 from report.results import COLLECTED, Results, cells, uncollected
 from report.statistics import BreakEven, share_interval, time_of
-from report.stored import Cell, Question, Record
+from report.stored import BY_WAYS, Cell, Question, Record
 
 MOST_NAMED = 3
 STATIC, DYNAMIC, OUTSIDE, PLAIN = "graph", "tape", "torch_eager", "torch_module"
@@ -196,6 +196,18 @@ def shapes(results: Results, labels: Labels) -> Answer:
     details += [f"{labels.cell(row.cell)}: {novelty(row)}." for row in results.measured("shapes")]
     sentence = " ".join(comparison.short() for comparison in found)
     return Answer("shapes", asked, _one(comparison.word for comparison in found), sentence, tuple(details))
+
+
+def control_flow(results: Results, labels: Labels) -> Answer:
+    """Whether the graph's own branches, loops and recursion take less time than Python's on the tape."""
+    compared = {question: compare(results, labels, question, STATIC, DYNAMIC) for question in BY_WAYS}
+    found = {question: comparison for question, comparison in compared.items() if comparison.ratios}
+    asked = "Is data-dependent control flow faster in a graph?"
+    if not found:
+        return Answer("branches", asked, CANNOT_TELL, f"No branch or loop has a paired ratio to {DYNAMIC}.")
+    sentence = " ".join(f"{question.capitalize()}: {it.short()}" for question, it in found.items())
+    details = tuple(f"{question.capitalize()}: {it.sentence()}" for question, it in found.items())
+    return Answer("branches", asked, _one(it.word for it in found.values()), sentence, details)
 
 
 def novelty(row: Record) -> str:

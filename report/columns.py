@@ -143,7 +143,7 @@ def _reason(_: Desk, row: Record) -> Entry | None:
 
 
 def _other_sizes(row: Record) -> Entry | None:
-    others = ", ".join(f"{name} {units.count(value)}" for name, value in row.cell.size if name != "ops")
+    others = ", ".join(f"{name} {units.amount(value)}" for name, value in row.cell.size if name != "ops")
     return words(others)
 
 

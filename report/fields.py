@@ -104,6 +104,11 @@ class Field:
             self.fail("a finite number")
         return number
 
+    def knob(self) -> float:
+        """A size as it was chosen: a whole number, or a share."""
+        value = self.not_negative()
+        return int(value) if value.is_integer() else value
+
     def positive(self) -> float:
         """Read a finite number above zero; raises ReportError otherwise."""
         number = as_float(self.value)

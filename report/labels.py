@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from report.stored import Cell, Record
-from report.units import FIXED, count
+from report.units import FIXED, amount, count
 
 MAY_BE_CONSTANT = ("formulation", "device", "dtype")
 
@@ -47,6 +47,6 @@ def extent(cell: Cell) -> str:
     return ", ".join([*parts, cell.start] if cell.start else parts)
 
 
-def knob(name: str, value: int) -> str:
+def knob(name: str, value: float) -> str:
     """One knob with its value, such as `1 000 ops`."""
-    return f"{count(value)}{FIXED}{name.removesuffix('s') if value == 1 else name}"
+    return f"{amount(value)}{FIXED}{name.removesuffix('s') if value == 1 else name}"

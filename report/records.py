@@ -29,11 +29,13 @@ from report.method_fields import (
 )
 from report.statistics import judge
 from report.stored import (
+    BY_WAYS,
     COUNTED_IN_OPS,
     GAPS,
     JUDGEMENTS,
     QUANTITIES,
     QUESTIONS,
+    SHARED,
     STYLES,
     VERDICTS,
     Agreement,
@@ -131,13 +133,13 @@ def _schema(extra: Field) -> int:
 
 def _cell(extra: Field) -> Cell:
     question = extra["question"].one_of(QUESTIONS)
-    size = {key: member.whole() for key, member in extra["size"].members().items()}
+    size = {key: member.knob() for key, member in extra["size"].members().items()}
     if question in COUNTED_IN_OPS:
         extra["size"]["ops"].whole(1)
     return Cell(
         question=question,
         workload=extra["workload"].text(),
-        formulation=extra["formulation"].text(),
+        formulation=SHARED if question in BY_WAYS else extra["formulation"].text(),
         device=extra["device"].text(),
         dtype=extra["dtype"].text(),
         quantity=extra["quantity"].one_of(QUANTITIES),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 
 from report import units
@@ -27,6 +28,7 @@ from report.charts import (
     split,
     times,
     waterfall,
+    ways,
 )
 from report.charts.canvas import Key, Picture
 from report.charts.scene import Scene
@@ -49,6 +51,9 @@ TITLES: dict[Question, str] = {
     "collector": "Garbage collector",
     "attribution": "Where the difference comes from",
     "shapes": "Changing shapes",
+    "branches": "Branches",
+    "loops": "Loops",
+    "recursion": "Recursion",
 }
 
 
@@ -143,6 +148,7 @@ def _against_outside(scene: Scene) -> list[Picture]:
     return [picture for picture in found if picture]
 
 
+NAMES = "The tape and PyTorch eager run plain Python, the graph its own branches and loops, unless a name says more."
 PLANS: tuple[Plan, ...] = (
     Plan(
         "step",
@@ -239,6 +245,30 @@ PLANS: tuple[Plan, ...] = (
         "getting ready and compilations included. The tape takes a shape as it comes. The graph compiles for each one "
         "(exact), rounds sizes up and masks the padding (bucket, pad), or reads its sizes from its inputs (symbolic).",
         shapes.pictures,
+    ),
+    Plan(
+        "branches",
+        "branches",
+        TITLES["branches"],
+        f"Loss and gradients of models whose course depends on data. {NAMES} A graph may also compute all branches and "
+        "mask (masked, padded), or be made for one path (dynamic), right for no other.",
+        partial(ways.pictures, question="branches"),
+    ),
+    Plan(
+        "loops",
+        "loops",
+        TITLES["loops"],
+        f"Loss and gradients of models that loop, known times or until data say so. {NAMES} A graph may also be "
+        "unrolled (unrolled, dynamic). Then, how long a graph takes to get ready by the number of trips.",
+        partial(ways.pictures, question="loops"),
+    ),
+    Plan(
+        "recursion",
+        "recursion",
+        TITLES["recursion"],
+        f"Loss and gradients over trees. {NAMES} Or all trees go up level by level (levels); a graph of that is made "
+        "for the very trees of one batch.",
+        partial(ways.pictures, question="recursion"),
     ),
     Plan("learning", "learning", TITLES["learning"], "The loss at every training step.", learning.pictures),
 )

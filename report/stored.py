@@ -19,7 +19,7 @@ from report.method import Caution, Check, Clock, Interval, Sparse, Stopped, Warm
 
 Question = Literal[
     "step", "forward", "backward", "construction", "dispatch", "preparing", "memory", "learning", "interface",
-    "collector", "attribution", "shapes",
+    "collector", "attribution", "shapes", "branches", "loops", "recursion",
 ]  # fmt: skip
 Style = Literal["dynamic", "static"]
 Quantity = Literal["forward", "loss_and_grad", "step", "construct", "prepare", "train", "stream"]
@@ -37,6 +37,10 @@ GAPS: tuple[Status, ...] = get_args(Status)[1:]
 VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 JUDGEMENTS: tuple[Judgement, ...] = get_args(Judgement)
 TURNED: Mapping[Judgement, Judgement] = {"faster": "slower", "slower": "faster"}
+BY_WAYS: tuple[Question, ...] = ("branches", "loops", "recursion")
+"""Questions whose rows of one cell run different formulations, each told by its engine's name."""
+SHARED = "static"
+"""The formulation of such a cell: the one that all are held against."""
 COUNTED_IN_OPS: tuple[Question, ...] = ("construction", "dispatch")
 
 
@@ -53,7 +57,7 @@ class Cell(NamedTuple):
     device: str
     dtype: str
     quantity: Quantity
-    size: tuple[tuple[str, int], ...]
+    size: tuple[tuple[str, float], ...]
     batch_size: int
     start: Start = ""
 
@@ -184,7 +188,7 @@ class Record:
     @property
     def ops(self) -> int:
         """The number of ops in the chain; 0 where the cell is not counted in ops."""
-        return dict(self.cell.size).get("ops", 0)
+        return int(dict(self.cell.size).get("ops", 0))
 
 
 @dataclass(frozen=True, slots=True)

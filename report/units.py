@@ -88,6 +88,11 @@ def count(number: float) -> str:
     return "never" if math.isinf(number) else significant(number, 0)
 
 
+def amount(number: float) -> str:
+    """A size as it was chosen: a count, or a share such as `0.5`."""
+    return count(number) if float(number).is_integer() else f"{number:g}"
+
+
 def plural(number: int, noun: str) -> str:
     """A count with its noun, as in `1 sample` and `3 samples`."""
     return f"{count(number)}{FIXED}{noun}{'' if number == 1 else 's'}"

@@ -29,6 +29,7 @@ ANSWERS: tuple[Callable[[Results, Labels], Answer], ...] = (
     answers.dispatch,
     answers.memory,
     answers.shapes,
+    answers.control_flow,
     answers.collector,
     answers.learning,
     answers.agreement,

@@ -42,7 +42,7 @@ def _sweep(scene: Scene, place: Cell, rows: list[Record], span: tuple[float, flo
     )
 
 
-def _shapes(scene: Scene, size: tuple[tuple[str, int], ...]) -> Picture:
+def _shapes(scene: Scene, size: tuple[tuple[str, float], ...]) -> Picture:
     rows = [row for row in scene.results.of("construction") if row.cell.size == size]
     measured = measured_of(rows)
     points = [Point.of_time(row, row.ops) for row in measured]

@@ -25,6 +25,7 @@ QUANTITY = {
     "construction": "construct", "dispatch": "step", "preparing": "prepare", "memory": "step", "learning": "train",
     "forward": "forward", "backward": "loss_and_grad", "step": "step", "interface": "step",
     "shapes": "stream", "attribution": "step",
+    "branches": "loss_and_grad", "loops": "loss_and_grad", "recursion": "loss_and_grad",
 }  # fmt: skip
 ROUNDS = 12
 
@@ -137,6 +138,25 @@ def stream_rows(distinct: int = 3, **changes: Any) -> list[Json]:
     return found
 
 
+def ways_rows() -> list[Json]:
+    """Branches, a loop with its preparing at two lengths, and recursion, each row in a formulation of its own."""
+    written = {"tape": "dynamic", "graph": "static", "graph+masked": "masked"}
+    times = dict(zip(written, (3e-3, 2e-3, 2.5e-3), strict=True))
+    rows = [
+        *timed_cell("branches", "early_exit", 16, times, size={"exit_rate": 0.5}),
+        *timed_cell("loops", "lstm_stack", 1, times, size={"steps": 16}),
+        *timed_cell("recursion", "tree_lstm", 8, times),
+    ]
+    for row in rows:
+        row["extra_info"]["formulation"] = written[row["extra_info"]["engine"]]
+    for steps in (8, 32):
+        ready = {"graph": 0.01, "graph+unrolled": 0.002 * steps}
+        rows += timed_cell(
+            "loops", "dynamic_rnn", 4, ready, size={"steps": steps}, quantity="construct", style="static"
+        )
+    return rows
+
+
 def make_run() -> Json:
     """A whole stored run: every question, one failed and one skipped row."""
     failed = make_extra("step", "cnn", "graph_replay", 256)
@@ -151,7 +171,7 @@ def make_run() -> Json:
             "system": "Linux", "cpu": {"brand_raw": "Example CPU", "count": 2}, "environment": environment,
         },
         "commit_info": {"id": "0123456789abcdef0123", "time": None, "dirty": False, "branch": "main"},
-        "benchmarks": _steps() + _chains() + _single_rows() + stream_rows(),
+        "benchmarks": _steps() + _chains() + _single_rows() + stream_rows() + ways_rows(),
         "missing": [
             make_gap(failed, "failed", "out of memory: wanted 9 GiB"),
             make_gap(skipped, "skipped", "needs a plan that this machine cannot hold"),

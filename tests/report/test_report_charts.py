@@ -23,6 +23,7 @@ from report.charts.scene import Point, Scene
 from report.labels import Labels
 from report.results import Results, cells, uncollected
 from report.sections import PLANS, Section, sections
+from report.stored import BY_WAYS
 from report.units import TIME, TIMES
 
 Json = dict[str, Any]
@@ -186,7 +187,10 @@ def test_a_row_without_ratio_is_named(empty_run: Json, make: SimpleNamespace, re
     assert picture.missing[0].endswith("no stored ratio to tape")
 
 
-MEASURED = ("step", "construction", "dispatch", "preparing", "memory", "learning", "attribution", "shapes")
+MEASURED = (
+    *("step", "construction", "dispatch", "preparing", "memory", "learning", "attribution", "shapes"),
+    *BY_WAYS,
+)
 
 
 def test_nothing_measured_gives_no_picture(empty_run: Json, make: SimpleNamespace, results_of: Read) -> None:
