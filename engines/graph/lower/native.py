@@ -30,6 +30,10 @@ OUTSIDE = 3
 WORTH_TWO = 6000
 """Characters of C beside the prelude that take a compiler longer than to start and to link once more."""
 
+WRITTEN_AGAIN = 200_000
+"""Characters from which on writing them once more, to learn what each region takes, would cost what it saves: most are
+tables then, which compile at once."""
+
 Writer = Callable[[str, Graph, Pieces], str]
 
 
@@ -59,9 +63,10 @@ def is_sound(node: Node) -> bool:
 
 def text(bodies: Mapping[str, tuple[Graph, Writer]]) -> str:
     """The C of these regions, in two parts where that is worth starting a second compiler for."""
+    whole = _part(bodies)
+    if len(bodies) == 1 or not WORTH_TWO < len(whole) - len(PRELUDE) < WRITTEN_AGAIN:
+        return whole
     lengths = {name: len(_part({name: region})) - len(PRELUDE) for name, region in bodies.items()}
-    if sum(lengths.values()) < WORTH_TWO:
-        return _part(bodies)
     halves: tuple[dict[str, tuple[Graph, Writer]], ...] = ({}, {})
     for name in sorted(bodies, key=lambda name: -lengths[name]):
         smaller = min(halves, key=lambda half: sum(lengths[each] for each in half))
