@@ -34,7 +34,9 @@ ENGINES: Mapping[str, _Row] = MappingProxyType(
     {
         "tape": _Row("dynamic", "engines.tape.engine", "TapeEngine"),
         "graph": _Row("static", "engines.graph.engine", "GraphEngine"),
-        "graph_replay": _Row("static", "engines.graph.engine", "GraphEngine", name="graph_replay", passes=()),
+        "graph_replay": _Row(
+            "static", "engines.graph.engine", "GraphEngine", name="graph_replay", passes=(), capture=False
+        ),
         "torch_eager": _Row("dynamic", "engines.peers.torch_eager", "TorchEager"),
         "torch_compile": _Row("static", "engines.peers.torch_compile", "TorchCompile", slow=True),
     }

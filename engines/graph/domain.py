@@ -1,6 +1,6 @@
 """What a loop region goes over, and which nodes may join one: those computed element by element, or row by row.
 
-domain(node)     # Domain(shape=(64, 128), dtype=torch.float32), or None for a node that must stand alone
+domain(node)     # Domain(shape=(64, 128), dtype=torch.float32, device='cpu'), or None for a node that must stand alone
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ import torch
 from engines.graph.ir import Node, Operand, Var
 
 FLOATS = (torch.float32, torch.float64)
+
+DEVICES = ("cpu", "cuda")
+"""Kinds of devices for which regions can be lowered."""
 
 BINARY = frozenset({"add", "sub", "mul", "div", "maximum", "minimum"})
 SLOPES = frozenset({"tanh_backward", "sigmoid_backward", "relu_backward"})
@@ -43,10 +46,11 @@ LONGEST_ROW = 16384
 
 
 class Domain(NamedTuple):
-    """What the nodes of a region go over: a shape (None for updates, each of a shape of its own) in one dtype."""
+    """What a region goes over: a shape (None for updates, each of a shape of its own) in one dtype on one device."""
 
     shape: tuple[int, ...] | None
     dtype: torch.dtype | None
+    device: str
 
 
 Domains = Mapping[Node, Domain | None]
@@ -55,10 +59,12 @@ Domains = Mapping[Node, Domain | None]
 def domain(node: Node) -> Domain | None:
     """What a node that may join a region goes over; None for any other."""
     name = node.op.name
-    if any(var.spec.device != "cpu" or math.prod(var.spec.shape) == 0 for var in _values(node)):
+    devices = {var.spec.device for var in _values(node)}
+    device = devices.pop() if len(devices) == 1 else ""
+    if not device.startswith(DEVICES) or any(math.prod(var.spec.shape) == 0 for var in _values(node)):
         return None
     if name in UPDATES:
-        return Domain(None, None) if node.outputs[0].spec.dtype in FLOATS else None
+        return Domain(None, None, device) if node.outputs[0].spec.dtype in FLOATS else None
     if name not in MAPS and name not in REDUCTIONS:
         return None
     if not RULES.get(name, _is_plain)(node):
@@ -67,7 +73,7 @@ def domain(node: Node) -> Domain | None:
     dtypes = {var.spec.dtype for var in _values(node) if var.spec.dtype.is_floating_point}
     if len(dtypes) != 1 or not dtypes <= set(FLOATS):
         return None
-    return Domain(shape, dtypes.pop())
+    return Domain(shape, dtypes.pop(), device)
 
 
 def _values(node: Node) -> list[Var]:

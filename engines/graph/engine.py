@@ -18,7 +18,7 @@ from engines.value import EngineError, Spec, canonical_device
 class GraphProgram:
     """A task as one executable."""
 
-    def __init__(self, task: Task, passes: Sequence[Pass], build: Build) -> None:
+    def __init__(self, task: Task, passes: Sequence[Pass], build: Build, capture: bool) -> None:
         self._task = task
         self.phases: dict[str, float] = {}
         with phase(self.phases, "place"):
@@ -40,16 +40,23 @@ class GraphProgram:
         state = task.optimizer.state(self.parameters) if task.quantity == "step" and task.optimizer is not None else {}
         self._state = list(state.values())
         self._batch_names = list(task.batch)
+        if capture and device != "cpu":
+            with phase(self.phases, "capture"):
+                self.executable.as_cuda_graph(held=self.parameters).prepare(*self._inputs(example))
 
     def place(self, batch: Mapping[str, Array], key: int) -> Placed:
         """See `Program.place`."""
         return place_batch(self._task, batch, key)
 
-    def run(self, placed: Placed) -> Outputs:
-        """See `Program.run`."""
+    def _inputs(self, placed: Placed) -> list[torch.Tensor]:
+        """The executable's inputs, in its order."""
         batch = [placed.batch[name] for name in self._batch_names]
         key = [] if placed.key is None else [placed.key]
-        loss, *rest = self.executable(*self.parameters.values(), *batch, *key, *self._state)
+        return [*self.parameters.values(), *batch, *key, *self._state]
+
+    def run(self, placed: Placed) -> Outputs:
+        """See `Program.run`."""
+        loss, *rest = self.executable(*self._inputs(placed))
         if self._task.quantity == "loss_and_grad":
             return Outputs(loss, dict(zip(self.parameters, rest, strict=True)))
         return Outputs(loss, {})
@@ -101,7 +108,8 @@ class VaryingProgram:
 class GraphEngine:
     """Define-and-run. `passes` may be empty: then every node is replayed just as it was traced. `build` lowers.
 
-    `policy` says how tasks are met whose batches change in size; `Exact` where none is given.
+    `policy` says how tasks are met whose batches change in size; `Exact` where none is given. With `capture`, the
+    launches of a task on CUDA whose batches keep their size become one CUDA graph.
     """
 
     style: Style = "static"
@@ -112,14 +120,16 @@ class GraphEngine:
         passes: Sequence[Pass] = PIPELINE,
         build: Build = Executable.build,
         policy: Policy | None = None,
+        capture: bool = True,
     ) -> None:
         self.name = name
         self._passes = passes
         self._build = build
+        self._capture = capture
         self._policy: Policy = Exact() if policy is None else policy
 
     def prepare(self, task: Task) -> GraphProgram | VaryingProgram:
         """See `Engine.prepare`."""
         if task.varying:
             return VaryingProgram(task, self._passes, self._build, self._policy)
-        return GraphProgram(task, self._passes, self._build)
+        return GraphProgram(task, self._passes, self._build, self._capture)

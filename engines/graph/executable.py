@@ -12,7 +12,7 @@ from the file.
 from __future__ import annotations
 
 import traceback
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
@@ -23,7 +23,9 @@ from engines.graph.fused import inline
 from engines.graph.ir import Graph
 from engines.graph.lower.aten import Run
 from engines.graph.lower.control import Lowered
+from engines.graph.lower.cuda_graph import Captured, CudaRecorder
 from engines.graph.lower.native import native
+from engines.graph.lower.triton import on_gpu
 from engines.graph.stored import GRAPH_ERRORS, ExecutableError, read, write
 from engines.op import KERNEL_ERRORS, describe, kernels_only
 from engines.ops.finite import Finite
@@ -32,14 +34,21 @@ from engines.value import EngineError
 __all__ = ["Executable", "ExecutableError"]
 
 
+def device_of(graph: Graph) -> torch.device:
+    """Where a graph runs: where its inputs are."""
+    return next((torch.device(var.spec.device) for var in graph.inputs.values()), torch.device("cpu"))
+
+
 class Executable:
-    """A callable made from a graph. `source` is the Python text that runs, `code` the C text that it calls, if any."""
+    """A callable made from a graph. `source` is the Python text that runs, `code` the C or Triton that it calls."""
 
     def __init__(self, graph: Graph, lowered: Lowered, run: Run, code: str = "") -> None:
         self.graph = graph
         self.source = "\n\n".join(lowered.sources)
         self.code = code
         self._lowered = lowered
+        self._captured: Captured | None = None
+        self._looks_at_values = False
         self._needs_guard = True  # against torch's autograd, which takes notice of kernels alone
         self._run = run
         self._expected = [
@@ -49,8 +58,8 @@ class Executable:
 
     @classmethod
     def build(cls, graph: Graph) -> Executable:
-        """Lower a graph: fused regions to C where that can be compiled, all else to the kernels."""
-        functions, code = native(graph)
+        """Lower a graph: fused regions to C or Triton where that can be compiled, all else to the kernels."""
+        functions, code = on_gpu(graph) if device_of(graph).type == "cuda" else native(graph)
 
         def flat(part: Graph) -> Graph:
             return inline(part, lambda node: node.attrs["body"] not in functions)
@@ -64,7 +73,26 @@ class Executable:
     @classmethod
     def checked(cls, graph: Graph, what: Finite = True) -> Executable:
         """Run node by node, through regions and sub-graphs; the first NaN or infinity is a NotFiniteError."""
-        return cls(graph, Lowered(), checked(graph, what))
+        executable = cls(graph, Lowered(), checked(graph, what))
+        executable._looks_at_values = True
+        return executable
+
+    def as_cuda_graph(self, held: Collection[str] = ()) -> Executable:
+        """On CUDA, launch all of it as one CUDA graph from now on; elsewhere nothing changes. Gives the same object.
+
+        `held` names inputs that are the same tensors at every call, as parameters are: they are read where they lie.
+        """
+        device = device_of(self.graph)
+        if device.type == "cuda" and self._captured is None and not self._looks_at_values:
+            self._run = self._captured = Captured(self._run, self.graph, held, CudaRecorder(device))
+            self._needs_guard = True  # inputs are copied
+        return self
+
+    def prepare(self, *inputs: torch.Tensor) -> None:
+        """Do now what the first call with such inputs would do once: capture a CUDA graph, if there is to be one."""
+        if self._captured is not None:
+            with kernels_only():
+                self._captured.capture(*inputs)
 
     def __call__(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Run on tensors in the order of `graph.inputs`; gives those of `graph.outputs`. Raises EngineError."""

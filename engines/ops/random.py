@@ -64,16 +64,25 @@ _STEPS = tuple(
 """SplitMix64's mixing: z ^= z >>> bits, z *= factor. torch's shift of int64 copies the sign, hence the mask between."""
 
 
-@lru_cache(maxsize=64)
 def _weyl(count: int, stream: int, device: torch.device) -> torch.Tensor:
     """The counters of a stream times SplitMix64's gamma: the part of a draw that does not depend on the key."""
     start = first_counter(stream)
     return torch.arange(start, start + count, device=device).mul_(_STRIDE)
 
 
+_kept_weyl = lru_cache(maxsize=64)(_weyl)
+
+
+def _counters(count: int, stream: int, device: torch.device) -> torch.Tensor:
+    """The same, kept for later draws; not while a CUDA graph is captured, which must own all that it reads."""
+    if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+        return _weyl(count, stream, device)
+    return _kept_weyl(count, stream, device)
+
+
 def _words(key: torch.Tensor, shape: tuple[int, ...], stream: int) -> torch.Tensor:
     """Uniform int64 words. SplitMix64's last step is left out: it touches only the low bits, which decide nothing."""
-    z = _weyl(math.prod(shape), stream, key.device) + key
+    z = _counters(math.prod(shape), stream, key.device) + key
     for bits, mask, factor in _STEPS:
         z.bitwise_xor_((z >> bits).bitwise_and_(mask)).mul_(factor)
     return z.reshape(shape)

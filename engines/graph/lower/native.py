@@ -88,13 +88,14 @@ def writer(body: Graph) -> Writer | None:
         return winograd.region
     domains = {domain(node) for node in body.nodes}
     alike = len(domains) == 1 and None not in domains and not body.constants
-    return loops.region if alike and loops.fits(body) else None
+    here = all(var.spec.device == "cpu" for var in (*body.inputs.values(), *body.outputs.values()))
+    return loops.region if alike and here and loops.fits(body) else None
 
 
 def bound(function: Callable[..., int], body: Graph, name: str) -> Function:
     """A C function as one of tensors."""
     given_count = len(body.inputs)
-    updated = _updated(body)
+    updated = updated_inputs(body)
     # Small stand-ins spread to the results' shapes: a new tensor like one of them costs half of one by shape and dtype.
     results = [
         None if var in updated else torch.empty((), dtype=var.spec.dtype).expand(var.spec.shape)
@@ -146,9 +147,9 @@ def bound(function: Callable[..., int], body: Graph, name: str) -> Function:
     return call
 
 
-def _updated(body: Graph) -> dict[object, int]:
+def updated_inputs(body: Graph) -> dict[Var, int]:
     """Results that stand in the storage of an input: which one."""
-    index = {var: number for number, var in enumerate(body.inputs.values())}
+    index: dict[object, int] = {var: number for number, var in enumerate(body.inputs.values())}
     return {
         node.outputs[position]: index[given]
         for node in body.nodes

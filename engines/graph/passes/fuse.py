@@ -55,7 +55,7 @@ def _has_free_bias(node: Node, readers: Mapping[Var, Sequence[Node | None]]) -> 
 
 
 def _sum_domain(node: Node) -> Domain:
-    return Domain(node.outputs[0].spec.shape, node.outputs[0].spec.dtype)
+    return Domain(*node.outputs[0].spec)
 
 
 def _unbiased(node: Node) -> list[Node]:

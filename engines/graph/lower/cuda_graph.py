@@ -1,0 +1,213 @@
+"""A run captured as a CUDA graph: launched whole from then on, by one call instead of one a kernel.
+
+    step = Captured(run, graph, held={"weight"}, recorder=CudaRecorder(device))
+    loss, weight = step(weight, image, key)      # the first call captures, each later one replays
+
+A CUDA graph works on the addresses that it was captured with. So inputs that are `held` (parameters, and whatever is
+updated in place) are captured where they lie, and captured again where a call brings others; all other inputs, keys of
+random draws among them, are copied into buffers of the graph's own before a replay. Results are copied out of it: a
+caller may keep them. What is captured is what plain launches would do, kernel by kernel.
+
+Kernels run once before the capture, on copies of what they would update: libraries choose their algorithms then, and
+what a capture forbids is done. Where a graph cannot be captured, kernels are launched one by one; why is said once.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+import torch
+
+from engines.graph.control import all_nodes
+from engines.graph.ir import Graph
+from engines.graph.lower.aten import Run
+from engines.graph.lower.compiler import say_once
+
+Tensors = tuple[torch.Tensor, ...]
+
+WARM_UPS = 2
+"""Runs before a capture: some libraries choose in the first and allocate in the second."""
+
+MOST_CAPTURES = 8
+"""Whoever brings other parameters more often than this would pay for a capture more than replays save."""
+
+DECIDE = frozenset({"cond", "switch", "while"})
+"""Ops that need a value before they can go on. The trips of a scan are known, so it is captured whole."""
+
+_ONE_CAPTURE = threading.Lock()  # CUDA allows one at a time in a process
+
+
+class Recorder(Protocol):
+    """What captures and replays."""
+
+    def on_device(self) -> AbstractContextManager[object]:
+        """Within, kernels go to the graph's device."""
+        ...
+
+    def warm_up(self, act: Callable[[], object]) -> None:
+        """Run aside from the caller's stream, before what the caller does next."""
+        ...
+
+    def capture(self, act: Callable[[], Tensors]) -> tuple[Callable[[], None], Tensors]:
+        """What `act` launches as one thing to replay, and the results that each replay overwrites."""
+        ...
+
+    def follow(self) -> None:
+        """Whatever is launched next comes after every earlier replay, on whichever stream."""
+        ...
+
+
+class CudaRecorder:
+    """torch's own CUDA graphs."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._side: torch.cuda.Stream | None = None
+        self._last: torch.cuda.Stream | None = None
+
+    def on_device(self) -> AbstractContextManager[object]:
+        """See `Recorder.on_device`."""
+        return torch.cuda.device(self._device)
+
+    def warm_up(self, act: Callable[[], object]) -> None:
+        """See `Recorder.warm_up`."""
+        current, side = torch.cuda.current_stream(self._device), self._stream()
+        side.wait_stream(current)
+        with torch.cuda.stream(side):
+            act()
+        current.wait_stream(side)
+
+    def capture(self, act: Callable[[], Tensors]) -> tuple[Callable[[], None], Tensors]:
+        """See `Recorder.capture`."""
+        graph = torch.cuda.CUDAGraph()
+        side = self._stream()
+        # The stream is set here as well: torch leaves it set where a capture ends in an error.
+        with torch.cuda.stream(side), torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
+            results = act()
+        return graph.replay, results
+
+    def follow(self) -> None:
+        """See `Recorder.follow`."""
+        current = torch.cuda.current_stream(self._device)
+        if self._last is not None and self._last != current:
+            current.wait_stream(self._last)
+        self._last = current
+
+    def _stream(self) -> torch.cuda.Stream:
+        if self._side is None:
+            new_stream: Callable[..., torch.cuda.Stream] = torch.cuda.Stream
+            self._side = new_stream(device=self._device)
+        return self._side
+
+
+class Captured:
+    """`run`, the lowered `graph`, as a CUDA graph. `held` names the inputs that are captured where they lie."""
+
+    def __init__(self, run: Run, graph: Graph, held: Collection[str], recorder: Recorder) -> None:
+        self._run = run
+        self._name = graph.name
+        self._donated = [name in graph.donated for name in graph.inputs]
+        self._held = [name in held or name in graph.donated for name in graph.inputs]
+        self._recorder = recorder
+        self._lock = threading.Lock()  # buffers are shared by all calls
+        self._captures = 0
+        self._where: list[object] | None = None
+        self._buffers: list[torch.Tensor] = []
+        self._replay: Callable[[], None] = _nothing
+        self._results: list[int | torch.Tensor] = []
+        self.refusal = None if graph.nodes else "it launches nothing"
+        """Why kernels are launched one by one, if they are."""
+        reason = obstacle(graph)
+        if reason is not None:
+            self._refuse(reason)
+
+    def __call__(self, *inputs: torch.Tensor) -> Tensors:
+        """The same as `run(*inputs)`."""
+        with self._recorder.on_device():
+            if self.refusal is None:
+                with self._lock:
+                    if self._is_captured(inputs):
+                        return self._replayed(inputs)
+            return self._run(*inputs)
+
+    def capture(self, *inputs: torch.Tensor) -> None:
+        """Capture now what the first call with such inputs would."""
+        with self._recorder.on_device(), self._lock:
+            self._is_captured(inputs)
+
+    def _is_captured(self, inputs: Sequence[torch.Tensor]) -> bool:
+        """Whether there is a capture for these inputs, after one has been made if there may be."""
+        if self.refusal is not None:
+            return False
+        where: list[object] = [(t.data_ptr(), t.stride()) for t, held in zip(inputs, self._held, strict=True) if held]
+        if where == self._where:
+            return True
+        if self._captures == MOST_CAPTURES:
+            self._refuse(f"its parameters lay elsewhere at {MOST_CAPTURES} calls")
+            return False
+        self._where, self._results, self._replay = None, [], _nothing  # the memory of the last one is free first
+        try:
+            self._warm_up(inputs)
+        except torch.OutOfMemoryError as error:
+            self._refuse(_first_line(error))
+            return False
+        self._record(inputs, where)
+        return self._where is not None
+
+    def _warm_up(self, inputs: Sequence[torch.Tensor]) -> None:
+        """Run on copies of what would be updated. What kernels refuse of the inputs, they refuse here."""
+        trial = [_copy(t) if donated else t for t, donated in zip(inputs, self._donated, strict=True)]
+        for _ in range(WARM_UPS):
+            self._recorder.warm_up(lambda: self._run(*trial))
+
+    def _record(self, inputs: Sequence[torch.Tensor], where: list[object]) -> None:
+        self._buffers = [_copy(t) for t, held in zip(inputs, self._held, strict=True) if not held]
+        buffers = iter(self._buffers)
+        static = [t if held else next(buffers) for t, held in zip(inputs, self._held, strict=True)]
+        try:
+            with _ONE_CAPTURE:
+                self._replay, results = self._recorder.capture(lambda: self._run(*static))
+        except Exception as error:  # a kernel that waits for the device, a library that allocates: launches still work
+            self._refuse(_first_line(error))
+            return
+        number = {id(tensor): index for index, tensor in enumerate(static)}
+        self._results = [number.get(id(result), result) for result in results]
+        self._where = where
+        self._captures += 1
+
+    def _replayed(self, inputs: Sequence[torch.Tensor]) -> Tensors:
+        self._recorder.follow()
+        copied = (given for given, held in zip(inputs, self._held, strict=True) if not held)
+        for buffer, given in zip(self._buffers, copied, strict=True):
+            buffer.copy_(given)
+        self._replay()
+        # A result that is one of the inputs, such as an updated parameter, is the caller's own tensor.
+        return tuple(inputs[found] if isinstance(found, int) else found.clone() for found in self._results)
+
+    def _refuse(self, reason: str) -> None:
+        self.refusal = reason
+        self._buffers, self._results, self._replay = [], [], _nothing
+        say_once(f"{self._name} cannot be captured as a CUDA graph: {reason}: its kernels are launched one by one")
+
+
+def obstacle(graph: Graph) -> str | None:
+    """What keeps a graph from being captured, as far as that can be seen beforehand."""
+    for node in all_nodes(graph):
+        if node.op.name in DECIDE:
+            return f"{node.op.name} waits for a value to decide what comes next, at {node.where}"
+    return None
+
+
+def _copy(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.clone(memory_format=torch.contiguous_format)
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def _nothing() -> None:
+    """What is replayed before anything is captured."""
