@@ -23,7 +23,7 @@ from report.stored import BY_WAYS, Cell, Question, Record
 
 MOST_NAMED = 3
 STATIC, DYNAMIC, OUTSIDE, PLAIN = "graph", "tape", "torch_eager", "torch_module"
-COMPILED = "torch_compile"
+COMPILED, RECOMPUTED = "torch_compile", "tape+recompute"
 TONES = {
     **dict.fromkeys(("faster", "less", "equal", "within tolerance", "agrees", "pays off"), "good"),
     **dict.fromkeys(("slower", "more", "never", "wrong"), "bad"),
@@ -155,6 +155,24 @@ def memory(results: Results, labels: Labels) -> Answer:
         return Answer("memory", asked, CANNOT_TELL, f"No cell has a peak of {STATIC} and of {DYNAMIC}.")
     detail = "Peak bytes of one step in a fresh process: one figure a row, so no interval."
     return Answer("memory", asked, _one(words), "; ".join(texts) + ".", (detail,))
+
+
+def recompute(results: Results, labels: Labels) -> Answer:
+    """What recomputing costs a tape in time, and what it saves in memory."""
+    asked = "Does recomputing instead of keeping pay on a tape?"
+    texts, words = [], []
+    for cell, rows in cells(results.measured("recompute")).items():
+        peaks = {row.engine: row.memory.peak_bytes for row in rows if row.memory and row.memory.peak_bytes}
+        ratio = results.ratio(cell, RECOMPUTED, to=DYNAMIC)
+        if ratio and {RECOMPUTED, DYNAMIC} <= peaks.keys():
+            share = peaks[RECOMPUTED] / peaks[DYNAMIC]
+            words.append("less memory" if share < 1 else "more memory")
+            listed = ", ".join(f"{engine} {units.size(peak)}" for engine, peak in peaks.items())
+            time = units.ratio(ratio.value, ratio.low, ratio.high)
+            texts.append(f"{labels.cell(cell)}: {time} of the time, {units.ratio(share)} of the peak ({listed})")
+    if not texts:
+        return Answer("recompute", asked, CANNOT_TELL, f"No cell has times and peaks of {DYNAMIC} and {RECOMPUTED}.")
+    return Answer("recompute", asked, _one(words), "; ".join(texts) + ".")
 
 
 def learning(results: Results, labels: Labels) -> Answer:

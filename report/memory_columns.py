@@ -44,6 +44,11 @@ def _peaks(_: Desk, row: Record) -> Entry | None:
     return number(max(peaks) - min(peaks), f"{listed} in {units.count(len(peaks))} fresh processes")
 
 
+def _per_entry(_: Desk, row: Record) -> Entry | None:
+    each = row.memory.bytes_per_entry if row.memory else None
+    return None if each is None else number(each, units.size(each))
+
+
 def _curve(_: Desk, row: Record) -> Entry | None:
     if row.memory is None:
         return None
@@ -59,6 +64,8 @@ MEMORY: tuple[tuple[str, Column], ...] = (
     ("lower bound", _figure("lower_bound_bytes", lambda it: it.lower_bound_bytes, units.size)),
     ("peak over lower bound, derived", _of_bound),
     ("record or plan", _figure("record_bytes", lambda it: it.record_bytes, units.size)),
+    ("entries or nodes", _figure("record_entries", lambda it: it.record_entries, units.count)),
+    ("bytes an entry, derived", _per_entry),
     ("allocations", _figure("allocations", lambda it: it.allocations, units.count)),
     ("allocated", _figure("allocated_bytes", lambda it: it.allocated_bytes, units.size)),
     ("live before", _figure("live_bytes_before", lambda it: it.live_bytes_before, units.size)),

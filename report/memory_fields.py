@@ -28,6 +28,7 @@ def read_memory(memory: Field) -> Memory:
         lower_bound_bytes=memory.maybe("lower_bound_bytes", Field.whole),
         peaks_bytes=memory.maybe("peak_bytes_by_call", _wholes) or (),
         missing=missing,
+        record_entries=memory.maybe("record_entries", Field.whole),
     )
 
 

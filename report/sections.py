@@ -54,6 +54,7 @@ TITLES: dict[Question, str] = {
     "branches": "Branches",
     "loops": "Loops",
     "recursion": "Recursion",
+    "recompute": "Recompute instead of keep",
 }
 
 
@@ -136,6 +137,12 @@ def _preparing(scene: Scene) -> list[Picture]:
 
 def _memory(scene: Scene) -> list[Picture]:
     return [*memory.pictures(scene), *live.pictures(scene)]
+
+
+def _recompute(scene: Scene) -> list[Picture]:
+    found = [ratios.picture(scene, place, rows, DYNAMIC) for place, rows in scene.places("recompute").items()]
+    drawn = [picture for picture in found if picture]
+    return [*drawn, *memory.pictures(scene, "recompute"), *live.pictures(scene, "recompute")]
 
 
 def _against_outside(scene: Scene) -> list[Picture]:
@@ -228,6 +235,14 @@ PLANS: tuple[Plan, ...] = (
         "The most that one step holds at once, on top of parameters and batch, in a fresh process. Then, where it is "
         "stored, what is alive at each point of a step.",
         _memory,
+    ),
+    Plan(
+        "recompute",
+        "recompute",
+        TITLES["recompute"],
+        "A deep chain of large elementwise ops on the tape, whole and in marked parts, of which nothing inside is "
+        "kept: the way back runs each part again. Time relative to the whole, then the bytes of both.",
+        _recompute,
     ),
     Plan(
         "collector",

@@ -19,7 +19,7 @@ from report.method import Caution, Check, Clock, Interval, Sparse, Stopped, Warm
 
 Question = Literal[
     "step", "forward", "backward", "construction", "dispatch", "preparing", "memory", "learning", "interface",
-    "collector", "attribution", "shapes", "branches", "loops", "recursion",
+    "collector", "attribution", "shapes", "branches", "loops", "recursion", "recompute",
 ]  # fmt: skip
 Style = Literal["dynamic", "static"]
 Quantity = Literal["forward", "loss_and_grad", "step", "construct", "prepare", "train", "stream"]
@@ -102,6 +102,14 @@ class Memory:
     lower_bound_bytes: int | None = None
     peaks_bytes: tuple[int, ...] = ()
     missing: Mapping[str, str] = field(default_factory=dict)
+    record_entries: int | None = None
+
+    @property
+    def bytes_per_entry(self) -> float | None:
+        """What one entry of the record takes (derived): for a tape one recorded op, for a plan one node."""
+        if self.record_bytes is None or not self.record_entries:
+            return None
+        return self.record_bytes / self.record_entries
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ ANSWERS: tuple[Callable[[Results, Labels], Answer], ...] = (
     answers.memory,
     answers.shapes,
     answers.control_flow,
+    answers.recompute,
     answers.collector,
     answers.learning,
     answers.agreement,

@@ -10,7 +10,7 @@ from report.charts.canvas import Picture, draw
 from report.charts.palette import INK
 from report.charts.scene import Scene, name_of
 from report.results import cells
-from report.stored import Cell, Memory, Record
+from report.stored import Cell, Memory, Question, Record
 from report.wording import NOT_STORED
 
 FIGURES: tuple[tuple[str, str], ...] = (
@@ -21,10 +21,10 @@ FIGURES: tuple[tuple[str, str], ...] = (
 )
 
 
-def pictures(scene: Scene) -> list[Picture]:
+def pictures(scene: Scene, question: Question = "memory") -> list[Picture]:
     """One picture for each cell in which at least one engine has a curve."""
     found = []
-    for cell, rows in cells(scene.results.of("memory")).items():
+    for cell, rows in cells(scene.results.of(question)).items():
         told = [(row, row.memory) for row in rows if row.memory]
         if any(memory.curve for _, memory in told):
             found.append(_picture(scene, cell, told))
@@ -56,7 +56,7 @@ def _picture(scene: Scene, cell: Cell, told: list[tuple[Record, Memory]]) -> Pic
         axes.set_yticks([place * unit for place in places if place * unit <= axes.get_ylim()[1]])
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / unit:g}{units.FIXED}{name}"))
 
-    name = name_of("live bytes", cell)
+    name = name_of(f"{cell.question} live bytes", cell)
     texts = [f"{row.engine}: most {units.size(max(size for _, size in memory.curve))}" for row, memory in drawn]
     return Picture(
         name=name,
@@ -78,4 +78,8 @@ def _figures(told: tuple[Record, Memory]) -> str:
         write = units.count if field == "allocations" else units.size
         shown = f"{units.DASH} ({memory.missing.get(field, NOT_STORED)})" if value is None else write(value)
         texts.append(f"{words} {shown}")
+    each = memory.bytes_per_entry
+    if each is not None and memory.record_entries:
+        entries = "entries" if row.style == "dynamic" else "nodes"
+        texts[0] += f" in {units.count(memory.record_entries)}{units.FIXED}{entries}, {units.size(each)} each (derived)"
     return f"{row.engine}: {', '.join(texts)}."

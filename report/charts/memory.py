@@ -11,7 +11,7 @@ from report.charts.canvas import Picture, draw
 from report.charts.palette import INK
 from report.charts.rows import from_zero, label_rows, row_height
 from report.charts.scene import Scene, label_of, name_of
-from report.stored import Cell, Memory, Record
+from report.stored import Cell, Memory, Question, Record
 
 HEIGHT = 0.6  # of a bar, in rows
 BOUND = ("The line across a bar is the lower bound: the largest sum of values that are alive at once.",)
@@ -39,10 +39,10 @@ class Bar:
         return max(self.peak, self.memory.lower_bound_bytes or 0)
 
 
-def pictures(scene: Scene) -> list[Picture]:
+def pictures(scene: Scene, question: Question = "memory") -> list[Picture]:
     """One picture for each workload, with a bar for each engine and batch size."""
     found = []
-    for place, rows in scene.places("memory").items():
+    for place, rows in scene.places(question).items():
         bars = [Bar.of(row, row.memory) for row in rows if row.memory]
         if bars:
             found.append(_picture(scene, place, rows, bars))
@@ -65,7 +65,7 @@ def _picture(scene: Scene, place: Cell, rows: list[Record], bars: list[Bar]) -> 
         axes.set_xlabel("peak bytes of a step, on top of what was held")
         label_rows(axes, labels, values)
 
-    name = name_of("memory", place)
+    name = name_of("memory" if place.question == "memory" else f"{place.question} memory", place)
     told = "; ".join(f"{label}: {value}" for label, value in zip(labels, values, strict=True))
     return Picture(
         name=name,

@@ -27,9 +27,9 @@ def _scale(index: int) -> float:
     return 1.0 + 1.0 / (index + 64)
 
 
-def deep(ops: Namespace, x: Any, count: int) -> Any:
-    """`count` ops, each on the result of the one before."""
-    for i in range(count):
+def deep(ops: Namespace, x: Any, count: int, first: int = 0) -> Any:
+    """`count` ops, each on the result of the one before; those of a longer chain from the `first` on."""
+    for i in range(first, first + count):
         x = x * _scale(i) if i % 2 else ops.tanh(x)
     return x
 

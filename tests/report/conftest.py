@@ -25,7 +25,7 @@ QUANTITY = {
     "construction": "construct", "dispatch": "step", "preparing": "prepare", "memory": "step", "learning": "train",
     "forward": "forward", "backward": "loss_and_grad", "step": "step", "interface": "step",
     "shapes": "stream", "attribution": "step",
-    "branches": "loss_and_grad", "loops": "loss_and_grad", "recursion": "loss_and_grad",
+    "branches": "loss_and_grad", "loops": "loss_and_grad", "recursion": "loss_and_grad", "recompute": "loss_and_grad",
 }  # fmt: skip
 ROUNDS = 12
 

@@ -23,7 +23,7 @@ def enrich(run: Json) -> Json:
     for row in run["missing"]:
         _fill(row["extra_info"], [], 0)
         row["extra_info"] |= {"calls_per_sample": 1, "agreement": None}
-    run["benchmarks"] += [*_cold(run), *_collected(run), *_on_a_gpu(run), *_walk(run)]
+    run["benchmarks"] += [*_cold(run), *_collected(run), *_on_a_gpu(run), *_walk(run), *_recomputed(run)]
     run["missing"] += _never_ran(run)
     run |= {"control": control(), "cautions": cautions(), "interrupted": "Ctrl-C after 310 s"}
     run["machine_info"]["environment"] = environment()
@@ -110,7 +110,8 @@ def _memory(engine: str, peak: int) -> Json:
     tape = engine == "tape"
     return {
         "curve": [[place, size] for place, size in enumerate(rise)], "allocations": 420 if tape else None,
-        "allocated_bytes": 3 * peak, "record_bytes": 18_000 if tape else 240_000, "lower_bound_bytes": 600 * MIB,
+        "allocated_bytes": 3 * peak, "record_bytes": 18_000 if tape else 240_000,
+        "record_entries": 36 if tape else 400, "lower_bound_bytes": 600 * MIB,
         "peak_bytes_by_call": [peak, peak + MIB], "notes": {} if tape else {"allocations": "the plan allocates once"},
     }  # fmt: skip
 
@@ -160,6 +161,19 @@ def _walk(run: Json) -> list[Json]:
         facts = {"question": "attribution", "engine": name, "style": "static", "ratios": [], "split": None}
         found += _copies(run, wanted, lambda _, facts=facts: facts | {"split_check": None})
     return found
+
+
+def _recomputed(run: Json) -> list[Json]:
+    def wanted(extra: Json) -> bool:
+        return (extra["question"], extra["workload"], extra["engine"]) == ("memory", "cnn", "tape")
+
+    plain = _copies(run, wanted, lambda _: {"question": "recompute"})
+    ratio = {"to": "tape", "value": 1.4, "low": 1.35, "high": 1.45, "confidence": 0.95, "rounds": 12}
+    facts = {"question": "recompute", "engine": "tape+recompute", "ratios": [ratio | {"verdict": "slower"}]}
+    parts = _copies(run, wanted, lambda _: copy.deepcopy(facts))
+    for row in parts:
+        row["extra_info"]["memory"] |= {"peak_bytes": row["extra_info"]["memory"]["peak_bytes"] // 4}
+    return plain + parts
 
 
 def _on_a_gpu(run: Json) -> list[Json]:

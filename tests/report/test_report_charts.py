@@ -188,7 +188,7 @@ def test_a_row_without_ratio_is_named(empty_run: Json, make: SimpleNamespace, re
 
 
 MEASURED = (
-    *("step", "construction", "dispatch", "preparing", "memory", "learning", "attribution", "shapes"),
+    *("step", "construction", "dispatch", "preparing", "memory", "learning", "attribution", "shapes", "recompute"),
     *BY_WAYS,
 )
 

@@ -211,3 +211,15 @@ def test_a_name_says_only_what_differs(run: Json, results_of: Read) -> None:
     assert plain(Labels.of(results.records).cell(cell)) == "cnn, batch 1"
     run["benchmarks"][0]["extra_info"]["device"] = "cuda"
     assert plain(Labels.of(results_of(run).records).cell(cell)) == "cnn, cpu, batch 1"
+
+
+def test_recompute_is_answered_with_its_time_and_its_peak(second_results: Results) -> None:
+    answer = answers(second_results)["recompute"]
+    assert answer.word == "less memory"
+    assert "1.400 x [1.350, 1.450] of the time, 0.250 x of the peak" in plain(answer.sentence)
+
+
+def test_bytes_of_the_record_per_entry_are_derived_and_told(second_results: Results) -> None:
+    row = next(row for row in second_results.of("memory") if row.engine == "tape")
+    assert row.memory is not None
+    assert row.memory.bytes_per_entry == 18_000 / 36
