@@ -655,6 +655,15 @@ def test_a_parameter_is_a_copy_of_an_array_and_the_same_storage_as_a_tensor(tape
     assert tape.parameter(storage).data.data_ptr() == storage.data_ptr()
 
 
+def test_what_a_concatenation_records_grows_in_proportion_to_its_inputs(tape: Tape) -> None:
+    grown = []
+    for count in (100, 200):
+        parts, before = [tape.parameter(array(1, 2)) for _ in range(count)], tape.record_bytes
+        tape.ops.concat(parts)
+        grown.append(tape.record_bytes - before)
+    assert grown[1] < 2.5 * grown[0]
+
+
 def test_values_hash_by_identity(tape: Tape) -> None:
     v, w = tape.parameter(array(3)), tape.parameter(array(3))
     assert {v: 1, w: 2}[w] == 2

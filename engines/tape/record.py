@@ -68,7 +68,9 @@ def _general(op: Op) -> Callable[..., Any]:
         inputs = tuple(i for i, slot in enumerate(slots) if slot >= 0 and op.rule(i) is not None)
         if tape.recording and inputs:
             slot = len(tape.entries)
-            saved = [_picked(op, i, outs, raw) for i in inputs]
+            # The one rule of a variadic op reads the same for each input; kept n times, it would grow as n squared.
+            saved = [_picked(op, i, outs, raw) for i in (inputs[:1] if op.variadic else inputs)]
+            saved *= len(inputs) if op.variadic else 1
             pull = pullback(inputs, len(outs))
             tape.entries.append((pull, attrs, *(slots[i] for i in inputs), *saved))
             for _ in range(len(outs) - 1):

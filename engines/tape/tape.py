@@ -75,7 +75,8 @@ class Tape:
     @property
     def record_bytes(self) -> int:
         """Bytes of the record itself: the list, its entries, their slots and saved shapes; not of the tensors saved."""
-        own = (part for entry in self.entries if type(entry) is tuple for part in entry[2:])
+        held = ({id(part): part for part in entry[2:]} for entry in self.entries if type(entry) is tuple)
+        own = (part for parts in held for part in parts.values())
         parts = sum(sys.getsizeof(part) for part in own if isinstance(part, (int, float, tuple)))
         entries = sum(sys.getsizeof(entry) for entry in self.entries if type(entry) is tuple)
         return sys.getsizeof(self.entries) + entries + parts
