@@ -23,10 +23,10 @@ from engines.graph.ir import Graph, Node, Var
 from engines.graph.lower.loops import comment
 from engines.graph.lower.nest import PARALLEL_WORK
 from engines.graph.lower.piece import Pieces
+from engines.graph.lower.turning import TURN, VECTOR
 from engines.graph.pooled import BACK, POOL, are_sparse_gradients, is_small
 from engines.value import Spec
 
-VECTOR = 16
 REGISTERS = 28
 """Vectors of a weight that are added to at once: a processor has 32 of them."""
 
@@ -81,10 +81,13 @@ def _fit_together(body: Graph) -> bool:
     return same and given >= {g, indices, *operands} and is_small(g) and g.spec.shape[:2] == out[:2] == (out[0], outs)
 
 
-def region(name: str, body: Graph, _: Pieces) -> str:
+def region(name: str, body: Graph, pieces: Pieces) -> str:
     """A C function `int name(void **p)`: p points to the body's inputs, then to its outputs."""
     lines = ", ".join(dict.fromkeys(comment(str(node.where)) for node in body.nodes))
-    write = _pooled if body.nodes[0].op.name == POOL else _gradients
+    write = _pooled
+    if body.nodes[0].op.name != POOL:
+        pieces.include(TURN)
+        write = _gradients
     return "\n".join([f"// {lines}", f"int {name}(void **p) {{", *(f"  {s}" for s in write(body)), "  return 0;", "}"])
 
 
@@ -142,23 +145,24 @@ const float *const g = GRADIENT, *const x = IMAGE, *const weight = WEIGHT;
 const int64_t *const indices = INDICES;
 float *const by_weight = BY_WEIGHT, *const by_bias = BY_BIAS, *const by_input = BY_INPUT;
 const long threads = PARALLEL ? omp_get_max_threads() : 1;
-float *const sums = calloc(threads * (CELLS + OUT), sizeof(float)), *const turned = calloc(CELLS, sizeof(float));
-int failed = sums == NULL || turned == NULL ? 2 : 0;
+enum { SUMS = (CELLS + OUT + 15) / 16 * 16 };
+float *const sums = room(threads * SUMS + CELLS), *const turned = sums + threads * SUMS;
+int failed = sums == NULL ? 2 : 0;
+if (!failed) memset(sums, 0, (threads * SUMS + CELLS) * sizeof(float));
 if (HAS_INPUT && !failed)
   for (long o = 0; o < OUT; o++) for (long c = 0; c < IN; c++) for (long k = 0; k < TAPS; k++)
     turned[(o * TAPS + k) * CHANNELS + c] = weight[(o * IN + c) * TAPS + k];
 #pragma omp parallel if(PARALLEL)
 {
-  float *const image = calloc(2L * PIXELS * CHANNELS, sizeof(float)), *const back = image + PIXELS * CHANNELS;
-  float *const mine = sums + (PARALLEL ? omp_get_thread_num() : 0) * (long)(CELLS + OUT), value[WINDOWS];
+  float *const image = room(2L * PIXELS * CHANNELS), *const back = image + PIXELS * CHANNELS;
+  float *const mine = sums + (PARALLEL ? omp_get_thread_num() : 0) * (long)SUMS, value[WINDOWS];
   int place[WINDOWS];
   if (image == NULL) failed = 2;
+  else memset(image, 0, PIXELS * CHANNELS * sizeof(float));
   #pragma omp for schedule(static)
   for (long n = 0; n < IMAGES; n++) {
     if (failed) continue;
-    if (HAS_WEIGHT)
-      for (long c = 0; c < IN; c++) for (long i = 0; i < PIXELS; i++)
-        image[i * CHANNELS + c] = x[(n * IN + c) * PIXELS + i];
+    if (HAS_WEIGHT) turn(x + n * IN * PIXELS, PIXELS, image, CHANNELS, IN, PIXELS);
     if (HAS_INPUT) memset(back, 0, PIXELS * CHANNELS * sizeof(float));
     for (long o = 0; o < OUT; o++) {
       int count = 0;
@@ -185,22 +189,19 @@ if (HAS_INPUT && !failed)
       }
       mine[CELLS + o] += total;
     }
-    if (HAS_INPUT)
-      for (long c = 0; c < IN; c++) for (long i = 0; i < PIXELS; i++)
-        by_input[(n * IN + c) * PIXELS + i] = back[i * CHANNELS + c];
+    if (HAS_INPUT) turn(back, CHANNELS, by_input + n * IN * PIXELS, PIXELS, PIXELS, IN);
   }
   free(image);
 }
 if (!failed) {
   for (long t = 1; t < threads; t++)
-    for (long i = 0; i < CELLS + OUT; i++) sums[i] += sums[t * (CELLS + OUT) + i];
+    for (long i = 0; i < CELLS + OUT; i++) sums[i] += sums[t * SUMS + i];
   if (by_weight != NULL)
     for (long o = 0; o < OUT; o++) for (long c = 0; c < IN; c++) for (long k = 0; k < TAPS; k++)
       by_weight[(o * IN + c) * TAPS + k] = sums[(o * TAPS + k) * CHANNELS + c];
   if (by_bias != NULL) memcpy(by_bias, sums + CELLS, OUT * sizeof(float));
 }
 free(sums);
-free(turned);
 if (failed) return failed;
 """
 """Both gradients. Words in capitals are numbers and places of a region; what it does not want is dead code."""
