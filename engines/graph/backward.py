@@ -380,6 +380,7 @@ def _push_loop(
         "length": node.attrs.get("length"),
         "reverse": not node.attrs.get("reverse", False),
         "gradient": node.attrs["gradient"],
+        "whole": False,
     }
     made = [Symbol(v, builder) for v in builder.add(SCAN, (*starts, *back_rows.values(), *outside), attrs)]
     parts = dict(zip((*carries, *grown, *rows), made, strict=True))

@@ -20,7 +20,7 @@ Results never stand in the storage of an operand: a result that is an operand is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -183,7 +183,7 @@ def _absent(*, shape: tuple[int, ...], dtype: str, device: str) -> torch.Tensor:
     return torch.zeros((), dtype=DTYPES[dtype], device=device).expand(shape)
 
 
-_LOOP = {"body": REQUIRED, "carried": REQUIRED, "gradient": "store"}
+_LOOP = {"body": REQUIRED, "carried": REQUIRED, "gradient": "store", "whole": False}
 
 COND = Op("cond", _no_kernel, (None,), {"body": REQUIRED}, None, variadic=True, specs=_branch_specs)
 SWITCH = Op("switch", _no_kernel, (None,), {"body": REQUIRED}, None, variadic=True, specs=_branch_specs)
@@ -212,16 +212,23 @@ CONTROL = frozenset({COND, SWITCH, WHILE, SCAN})
 """Those with sub-graphs."""
 
 
-def map_bodies(graph: Graph, change: Callable[[Graph], Graph]) -> Graph:
-    """The graph with each sub-graph of its control nodes changed; itself if that changes nothing."""
-    nodes = tuple(_changed(node, change) if node.op in CONTROL else node for node in graph.nodes)
+LOOPS = frozenset({WHILE, SCAN})
+"""Those that go round."""
+
+
+def map_bodies(graph: Graph, change: Callable[[Graph], Graph], but: Container[Any] = ()) -> Graph:
+    """The graph with each sub-graph of its control nodes changed, but for these bodies; itself if nothing changes."""
+    nodes = tuple(
+        _changed(node, change, but) if node.op in CONTROL and node.attrs["body"] not in but else node
+        for node in graph.nodes
+    )
     same = all(new is old for new, old in zip(nodes, graph.nodes, strict=True))
     return graph if same else graph.with_nodes(nodes)
 
 
-def _changed(node: Node, change: Callable[[Graph], Graph]) -> Node:
+def _changed(node: Node, change: Callable[[Graph], Graph], but: Container[Any]) -> Node:
     bodies: tuple[Graph, ...] = node.attrs["body"]
-    changed = tuple(change(map_bodies(body, change)) for body in bodies)
+    changed = tuple(change(map_bodies(body, change, but)) for body in bodies)
     if all(new is old for new, old in zip(changed, bodies, strict=True)):
         return node
     return Node(node.op, node.inputs, {**node.attrs, "body": changed}, node.outputs, node.where)

@@ -65,7 +65,7 @@ class Executable:
             return inline(part, lambda node: node.attrs["body"] not in functions)
 
         lowered = Lowered(functions=dict(functions))
-        run = lowered.add(flat(map_bodies(graph, flat)))
+        run = lowered.add(flat(map_bodies(graph, flat, but=functions)))
         executable = cls(graph, lowered, run, code)
         executable._needs_guard = not all(node.attrs.get("body") in functions for node in all_nodes(graph))
         return executable

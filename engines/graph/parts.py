@@ -172,7 +172,7 @@ def _while_loop(
         check_carry("while_loop", outline, leaves, found, after)
         done = close(inner, "body", taken, [_value("while_loop", leaf, inner) for leaf in after])
     outside, bodies = alike([asked, done], taken)
-    attrs = {"body": bodies, "carried": len(taken.carry), "gradient": gradient, "limit": limit}
+    attrs = {"body": bodies, "carried": len(taken.carry), "gradient": gradient, "limit": limit, "whole": False}
     made = builder.add(WHILE, (*given, *outside), attrs)
     return unflatten(outline, [Symbol(var, builder) for var in made])
 
@@ -208,6 +208,7 @@ def _scan(
         done = close(inner, "body", taken, [_value("scan", leaf, inner) for leaf in (*after, *made)])
     outside, bodies = alike([done], taken)
     attrs = {"carried": len(leaves), "scanned": len(rows), "length": trips, "reverse": reverse, "gradient": gradient}
+    attrs["whole"] = False
     results = [Symbol(v, builder) for v in builder.add(SCAN, (*given, *outside), {"body": bodies, **attrs})]
     return unflatten(outline, results[: len(leaves)]), unflatten(made_outline, results[len(leaves) :])
 

@@ -15,7 +15,7 @@ Shape = tuple[int, ...]
 Key = tuple[Any, ...]
 
 
-def _index(key: Key) -> tuple[Any, ...]:
+def basic_index(key: Key) -> tuple[Any, ...]:
     """A stored key (see `Value.__getitem__`) as Python's own indexing objects."""
     return tuple(
         builtins.slice(*part) if isinstance(part, tuple) else Ellipsis if part == "..." else part for part in key
@@ -23,12 +23,12 @@ def _index(key: Key) -> tuple[Any, ...]:
 
 
 def _getitem(x: torch.Tensor, *, key: Key) -> torch.Tensor:
-    return x[_index(key)]
+    return x[basic_index(key)]
 
 
 def _getitem_backward(g: torch.Tensor, *, key: Key, shape: Shape) -> torch.Tensor:
     out = g.new_zeros(shape)
-    out[_index(key)] = g
+    out[basic_index(key)] = g
     return out
 
 

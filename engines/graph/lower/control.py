@@ -29,7 +29,7 @@ class Lowered:
     def add(self, graph: Graph) -> Run:
         """Lower a graph, its sub-graphs first."""
         for node in graph.nodes:
-            if node.op in CONTROL:
+            if node.op in CONTROL and node.attrs["body"] not in self.functions:
                 self.functions[node.attrs["body"]] = self._called(node)
         source, run = lower(graph, self.functions)
         self.sources.append(source)

@@ -9,17 +9,21 @@ Where no compiler is found or it refuses, there are no functions and the graph r
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 import torch
 
-from engines.graph.control import all_nodes
+from engines.graph.control import CONTROL
 from engines.graph.domain import domain
 from engines.graph.fused import FUSED, interpret
 from engines.graph.ir import Graph, Node, Var
 from engines.graph.lower import compiler, loops, pooling, winograd
+from engines.graph.lower.call import bound_loop
 from engines.graph.lower.piece import Pieces
 from engines.graph.lower.prelude import PRELUDE
+from engines.graph.lower.whole import fits, whole
 from engines.op import kernels_only
 from engines.value import EngineError, Spec
 
@@ -35,20 +39,53 @@ WRITTEN_AGAIN = 200_000
 tables then, which compile at once."""
 
 Writer = Callable[[str, Graph, Pieces], str]
+Write = Callable[[Pieces], str]
 
 
-def native(graph: Graph) -> tuple[Mapping[Graph, Function], str]:
+def native(graph: Graph) -> tuple[Mapping[Any, Function], str]:
     """What each body of a fused node is as a function of its inputs, and the C source that they come from."""
-    bodies = [node.attrs["body"] for node in all_nodes(graph) if node.op is FUSED and is_sound(node)]
+    loops_in_c = list(_whole_loops(graph))
+    bodies = [
+        node.attrs["body"] for node in _nodes_outside(graph, set(loops_in_c)) if node.op is FUSED and is_sound(node)
+    ]
     writers = {body: write for body in bodies if (write := writer(body)) is not None}
-    if not writers:
+    if not writers and not loops_in_c:
         return {}, ""
     names = {body: f"fused_{number}" for number, body in enumerate(writers)}
-    source = text({name: (body, writers[body]) for body, name in names.items()})
+    named_loops = {f"loop_{number}": node for number, node in enumerate(loops_in_c)}
+    parts: dict[str, Write] = {name: partial(writers[body], name, body) for body, name in names.items()}
+    source = text(parts | {name: partial(_write_loop, name, node) for name, node in named_loops.items()})
     library = compiler.load(source)
     if library is None:
         return {}, source
-    return {body: bound(getattr(library, name), body, name) for body, name in names.items()}, source
+    functions: dict[Any, Function] = {body: bound(getattr(library, name), body, name) for body, name in names.items()}
+    loops_bound = {node.attrs["body"]: bound_loop(getattr(library, n), node, n) for n, node in named_loops.items()}
+    return functions | loops_bound, source
+
+
+def _whole_loops(graph: Graph) -> Iterator[Node]:
+    """The outermost loops that C can take whole."""
+    for node in graph.nodes:
+        if node.attrs.get("whole") and fits(node) and whole("loop", node) is not None:
+            yield node
+        elif node.op in CONTROL:
+            for part in node.attrs["body"]:
+                yield from _whole_loops(part)
+
+
+def _nodes_outside(graph: Graph, loops_in_c: set[Node]) -> Iterator[Node]:
+    """All nodes but those inside these loops."""
+    for node in graph.nodes:
+        yield node
+        if node.op in CONTROL and node not in loops_in_c:
+            for part in node.attrs["body"]:
+                yield from _nodes_outside(part, loops_in_c)
+
+
+def _write_loop(name: str, node: Node, _: Pieces) -> str:
+    written = whole(name, node)
+    assert written is not None
+    return written
 
 
 def is_sound(node: Node) -> bool:
@@ -61,22 +98,22 @@ def is_sound(node: Node) -> bool:
     )
 
 
-def text(bodies: Mapping[str, tuple[Graph, Writer]]) -> str:
-    """The C of these regions, in two parts where that is worth starting a second compiler for."""
-    whole = _part(bodies)
-    if len(bodies) == 1 or not WORTH_TWO < len(whole) - len(PRELUDE) < WRITTEN_AGAIN:
-        return whole
-    lengths = {name: len(_part({name: region})) - len(PRELUDE) for name, region in bodies.items()}
-    halves: tuple[dict[str, tuple[Graph, Writer]], ...] = ({}, {})
+def text(bodies: Mapping[str, Write]) -> str:
+    """The C of these functions, in two parts where that is worth starting a second compiler for."""
+    undivided = _part(bodies)
+    if len(bodies) == 1 or not WORTH_TWO < len(undivided) - len(PRELUDE) < WRITTEN_AGAIN:
+        return undivided
+    lengths = {name: len(_part({name: write})) - len(PRELUDE) for name, write in bodies.items()}
+    halves: tuple[dict[str, Write], ...] = ({}, {})
     for name in sorted(bodies, key=lambda name: -lengths[name]):
         smaller = min(halves, key=lambda half: sum(lengths[each] for each in half))
         smaller[name] = bodies[name]
     return compiler.APART.join(map(_part, halves))
 
 
-def _part(bodies: Mapping[str, tuple[Graph, Writer]]) -> str:
+def _part(bodies: Mapping[str, Write]) -> str:
     pieces = Pieces()
-    functions = [write(name, body, pieces) for name, (body, write) in bodies.items()]
+    functions = [write(pieces) for write in bodies.values()]
     return "\n".join([PRELUDE, str(pieces), *functions, ""])
 
 

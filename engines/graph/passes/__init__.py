@@ -16,6 +16,7 @@ from engines.graph.passes.choose import choose
 from engines.graph.passes.choose_kernels import choose_kernels
 from engines.graph.passes.cse import cse
 from engines.graph.passes.dce import dce
+from engines.graph.passes.enclose import enclose
 from engines.graph.passes.fold import fold
 from engines.graph.passes.fuse import fuse
 from engines.graph.passes.hoist import hoist
@@ -26,7 +27,9 @@ from engines.graph.passes.simplify import simplify
 
 Pass = Callable[[Graph], Graph]
 
-PIPELINE: tuple[Pass, ...] = (simplify, narrow, fold, cse, hoist, choose, prune, pool, fuse, choose_kernels, dce)
+PIPELINE: tuple[Pass, ...] = (
+    *(simplify, narrow, fold, cse, hoist, choose, prune, pool, fuse, choose_kernels, dce, enclose),
+)
 """Every pass, in order. Simplify comes before fold because it recognises a `full_like`, which fold makes a constant.
 Narrow comes before fold because it makes small what fold may then compute, and leaves broadcasts behind that nobody
 reads. Hoist comes after cse, so that what moves out is there once, and before fuse, which would tie it to what stays.

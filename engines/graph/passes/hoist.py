@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from engines.graph.control import CONTROL, SCAN, WHILE
+from engines.graph.control import CONTROL, LOOPS
 from engines.graph.ir import Graph, Node, Operand, Var, overwritten
 from engines.graph.parts import Taken
 from engines.graph.passes.everywhere import everywhere
@@ -95,9 +95,6 @@ class _Out:
         if len(kept) == len(part.nodes) and not part.constants:
             return part
         return replace(part, nodes=tuple(kept), constants={})
-
-
-LOOPS = frozenset({WHILE, SCAN})
 
 
 def _settled(node: Node, before: list[Node]) -> Node:

@@ -1,0 +1,50 @@
+"""A loop in C as a function of tensors.
+
+function = bound_loop(library.loop_0, node, "loop_0")
+(carry, ys) = function(carry, xs, weight)
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+
+import torch
+
+from engines.graph.ir import Node, Var
+from engines.ops.control import past_limit
+from engines.value import EngineError, Spec
+
+Function = Callable[..., tuple[torch.Tensor, ...]]
+PAST_LIMIT = 1
+
+
+def bound_loop(function: Callable[..., int], node: Node, name: str) -> Function:
+    """What to call for the node of a loop. C trusts shapes, which are the same at every call, so one look is enough."""
+    specs = [var.spec for var in node.outputs]
+    pointers = ctypes.c_void_p * (len(node.inputs) + len(specs))
+    checked = False
+
+    def call(*given: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        nonlocal checked
+        if not checked:
+            _check(node, given)
+            checked = True
+        given = tuple([tensor if tensor.is_contiguous() else tensor.contiguous() for tensor in given])
+        outputs = tuple([torch.empty(spec.shape, dtype=spec.dtype) for spec in specs])
+        status = function(pointers(*[t.data_ptr() for t in given], *[t.data_ptr() for t in outputs]))
+        if status == PAST_LIMIT:
+            raise past_limit(node.attrs["limit"], node.where)
+        if status:
+            raise EngineError(f"{node.op.name}: no memory for the values of its body, from {node.where}")
+        return outputs
+
+    call.__name__ = name
+    return call
+
+
+def _check(node: Node, given: tuple[torch.Tensor, ...]) -> None:
+    for operand, tensor in zip(node.inputs, given, strict=True):
+        assert isinstance(operand, Var)
+        if Spec.of(tensor) != operand.spec:
+            raise EngineError(f"{node.op.name}: takes {operand.spec}, found {Spec.of(tensor)}; from {node.where}")

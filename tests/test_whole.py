@@ -1,0 +1,112 @@
+"""Loops that become C as a whole give what their kernels give; what does not fit stays with the kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from engines.graph import PIPELINE, Executable, Graph, differentiate, trace, verify
+from engines.graph.compile import run_passes
+from engines.graph.control import LOOPS, all_nodes
+from engines.graph.lower.places import VIEWED
+from engines.graph.lower.whole import LARGEST_PRODUCT, WRITTEN
+from engines.value import EngineError, Spec
+
+Body = Callable[[Any, Any, Any, Any], Any]
+
+BODIES: dict[str, Body] = {
+    "elementwise, broadcast": lambda ops, c, v, w: ops.tanh(c * v[0] + w[:3, :1]) * ops.exp(-ops.abs(c)) + 0.5,
+    "comparison and choice": lambda ops, c, v, w: ops.where(c > v, c * 0.5, ops.maximum(c, v) + 1.0),
+    "sum, mean, sum_to": lambda ops, c, v, w: (
+        c * 0.1 + ops.sum(c, dim=1, keepdim=True) - ops.mean(v, dim=0) + ops.sum_to(v, shape=(1, 4))
+    ),
+    "matmul, permute": lambda ops, c, v, w: (
+        ops.tanh(ops.matmul(ops.matmul(c, w), ops.transpose(w, dim0=0, dim1=1))) + v
+    ),
+    "linear with a bias": lambda ops, c, v, w: ops.sigmoid(ops.linear(c, w, v[1])) - ops.linear(v, w),
+    "reshape of a view": lambda ops, c, v, w: ops.reshape(ops.transpose(c, dim0=0, dim1=1), shape=(3, 4)) * 0.5 + v,
+    "concat, split": lambda ops, c, v, w: ops.concat(ops.split(c, sizes=(1, 3), dim=1)[::-1], dim=1) * 0.5 + v,
+    "unstack, stop_gradient": lambda ops, c, v, w: c * ops.unstack(v, dim=0)[2] + ops.stop_gradient(w[1]),
+    "slices": lambda ops, c, v, w: (
+        ops.concat([c[1:], v[None, 0, :]], dim=0) * ops.reshape(c[:, ::2], shape=(3, 2))[:, :1]
+    ),
+    "broadcast_to, copy": lambda ops, c, v, w: ops.copy(c) * 0.5 + ops.broadcast_to(v[:, :1], shape=(3, 4)),
+}
+"""From a carry (3, 4), a row (3, 4) and a weight (4, 4) to the next carry."""
+
+
+def given(dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    shapes = {"c": (3, 4), "v": (5, 3, 4), "w": (4, 4)}
+    return {name: torch.randn(shape, dtype=dtype, generator=generator) for name, shape in shapes.items()}
+
+
+def differentiated(body: Body, specs: dict[str, Spec]) -> Graph:
+    def model(ops: Any, s: dict[str, Any]) -> dict[str, Any]:
+        carry, ys = ops.scan(lambda c, v: (body(ops, c, v, s["w"]), c * v), s["c"], s["v"], reverse=True)
+        return {"loss": ops.sum(carry * carry) + ops.sum(ys)}
+
+    return differentiate(trace(model, specs), "loss", ["c", "v", "w"])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("body", BODIES.values(), ids=BODIES)
+def test_a_loop_in_c_gives_what_its_kernels_give_there_and_back(body: Body, dtype: torch.dtype) -> None:
+    values = given(dtype)
+    graph = differentiated(body, {name: Spec.of(value) for name, value in values.items()})
+    optimised = verify(run_passes(graph, PIPELINE, {}))
+    loops = [node for node in all_nodes(optimised) if node.op in LOOPS]
+    assert len(loops) == 2
+    assert all(node.attrs["whole"] for node in loops)
+    tolerance = {torch.float32: 1e-4, torch.float64: 1e-11}[dtype]
+    for found, expected in zip(
+        Executable.build(optimised)(*values.values()), Executable.build(graph)(*values.values()), strict=True
+    ):
+        torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
+
+
+def test_every_op_that_c_knows_is_tried() -> None:
+    specs = {name: Spec.of(value) for name, value in given(torch.float32).items()}
+    graphs = [run_passes(differentiated(body, specs), PIPELINE[:-1], {}) for body in BODIES.values()]
+    inside = {node.op.name for graph in graphs for loop in graph.nodes if loop.op in LOOPS for node in _flat(loop)}
+    assert {*VIEWED, *WRITTEN} <= inside
+
+
+def _flat(loop: Any) -> list[Any]:
+    nodes = []
+    for part in loop.attrs["body"]:
+        for node in part.nodes:
+            nodes += node.attrs["body"].nodes if node.op.name == "fused" else [node]
+    return nodes
+
+
+def test_a_while_loop_in_c_stops_where_it_should_and_at_its_limit() -> None:
+    def model(ops: Any, s: dict[str, Any]) -> dict[str, Any]:
+        def body(c: Any) -> Any:
+            return c[0] * 1.5, c[1] + 1
+
+        y, trips = ops.while_loop(lambda c: ops.sum(c[0] * c[0]) < 1e6, body, (s["x"], s["n"]), limit=40)
+        return {"y": y, "trips": trips}
+
+    graph = trace(model, {"x": Spec((3,), torch.float64, "cpu"), "n": Spec((), torch.int64, "cpu")})
+    optimised = run_passes(graph, PIPELINE, {})
+    assert [node.attrs["whole"] for node in optimised.nodes if node.op in LOOPS] == [True]
+    compiled, replayed = Executable.build(optimised), Executable.build(graph)
+    for x in (torch.ones(3, dtype=torch.float64), torch.full((3,), 1e9, dtype=torch.float64)):
+        for found, expected in zip(compiled(x, torch.tensor(5)), replayed(x, torch.tensor(5)), strict=True):
+            torch.testing.assert_close(found, expected, rtol=1e-12, atol=0.0)
+    with pytest.raises(EngineError, match=r"still holds after 40 trips, the limit, at test_whole.py"):
+        compiled(torch.full((3,), 1e-30, dtype=torch.float64), torch.tensor(0))
+
+
+def test_large_products_stay_with_blas() -> None:
+    size = round(LARGEST_PRODUCT ** (1 / 3)) + 2
+
+    def model(ops: Any, s: dict[str, Any]) -> dict[str, Any]:
+        return {"y": ops.scan(lambda c, _: (ops.matmul(c, s["x"]), None), s["x"], length=3)[0]}
+
+    graph = run_passes(trace(model, {"x": Spec((size, size), torch.float32, "cpu")}), PIPELINE, {})
+    assert [node.attrs["whole"] for node in graph.nodes if node.op in LOOPS] == [False]
