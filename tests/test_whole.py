@@ -29,11 +29,13 @@ BODIES: dict[str, Body] = {
     "linear with a bias": lambda ops, c, v, w: ops.sigmoid(ops.linear(c, w, v[1])) - ops.linear(v, w),
     "reshape of a view": lambda ops, c, v, w: ops.reshape(ops.transpose(c, dim0=0, dim1=1), shape=(3, 4)) * 0.5 + v,
     "concat, split": lambda ops, c, v, w: ops.concat(ops.split(c, sizes=(1, 3), dim=1)[::-1], dim=1) * 0.5 + v,
-    "unstack, stop_gradient": lambda ops, c, v, w: c * ops.unstack(v, dim=0)[2] + ops.stop_gradient(w[1]),
+    "unstack, stop_gradient": lambda ops, c, v, w: c * ops.unstack(v, dim=0)[2] + ops.stop_gradient(v[1]),
     "slices": lambda ops, c, v, w: (
         ops.concat([c[1:], v[None, 0, :]], dim=0) * ops.reshape(c[:, ::2], shape=(3, 2))[:, :1]
     ),
-    "broadcast_to, copy": lambda ops, c, v, w: ops.copy(c) * 0.5 + ops.broadcast_to(v[:, :1], shape=(3, 4)),
+    "broadcast_to, copy": lambda ops, c, v, w: ops.copy(
+        ops.concat([ops.broadcast_to(v[:1, :1], shape=(1, 4)), c[1:]], dim=0)
+    ),
 }
 """From a carry (3, 4), a row (3, 4) and a weight (4, 4) to the next carry."""
 
