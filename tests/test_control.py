@@ -16,6 +16,7 @@ from engines.graph.passes.choose import choose
 from engines.graph.passes.cse import cse
 from engines.graph.passes.dce import dce
 from engines.graph.passes.fold import fold
+from engines.graph.passes.gather import gather
 from engines.graph.passes.hoist import hoist
 from engines.graph.passes.prune import prune
 from engines.ops import KERNELS
@@ -398,3 +399,28 @@ def test_what_nobody_reads_is_left_out_of_branches_and_loops() -> None:
         "  return y=%5",
         "}",
     ]
+
+
+def test_sums_over_trips_are_taken_behind_the_loop() -> None:
+    size = 40
+
+    def model(ops: Any, s: dict[str, Any]) -> dict[str, Any]:
+        def body(h: Any, x: Any) -> Any:
+            return ops.tanh(ops.linear(h, s["w"], s["b"]) + x), None
+
+        return {"loss": ops.sum(ops.scan(body, s["h"], s["x"])[0])}
+
+    for rows in (1, 3):
+        shapes = {"h": (rows, size), "x": (6, rows, size), "w": (size, size), "b": (size,)}
+        given = {name: torch.randn(shape, dtype=torch.float64) * 0.3 for name, shape in shapes.items()}
+        graph = differentiate(trace(model, {name: Spec.of(v) for name, v in given.items()}), "loss", ["w", "b"])
+        gathered = verify(gather(cse(graph)))
+        carried = [node.attrs["carried"] for node in gathered.nodes if node.op.name == "scan"]
+        assert carried == [1, 2]  # of the way back the gradients of h and of b, which is small
+        assert [node.op.name for node in gathered.nodes].count("matmul") == 1
+        for found, expected in zip(run_all(gathered, given), run_all(graph, given), strict=True):
+            torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-11)
+
+
+def run_all(graph: Graph, given: dict[str, torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    return Executable.build(graph)(*given.values())

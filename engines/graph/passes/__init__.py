@@ -19,6 +19,7 @@ from engines.graph.passes.dce import dce
 from engines.graph.passes.enclose import enclose
 from engines.graph.passes.fold import fold
 from engines.graph.passes.fuse import fuse
+from engines.graph.passes.gather import gather
 from engines.graph.passes.hoist import hoist
 from engines.graph.passes.narrow import narrow
 from engines.graph.passes.pool import pool
@@ -28,7 +29,19 @@ from engines.graph.passes.simplify import simplify
 Pass = Callable[[Graph], Graph]
 
 PIPELINE: tuple[Pass, ...] = (
-    *(simplify, narrow, fold, cse, hoist, choose, prune, pool, fuse, choose_kernels, dce, enclose),
+    simplify,
+    narrow,
+    fold,
+    cse,
+    hoist,
+    choose,
+    prune,
+    gather,
+    pool,
+    fuse,
+    choose_kernels,
+    dce,
+    enclose,
 )
 """Every pass, in order. Simplify comes before fold because it recognises a `full_like`, which fold makes a constant.
 Narrow comes before fold because it makes small what fold may then compute, and leaves broadcasts behind that nobody
