@@ -24,6 +24,8 @@ REASONS: dict[Why, str] = {
     "budget": "because the time allowed was spent",
     "fixed": "after a fixed number",
 }
+MOST_OPEN = 6
+"""Sums that do not close and are named, those that miss most first; the others are counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,10 +126,19 @@ def sums(results: Results, labels: Labels) -> Remark:
     ]
     if not checks:
         return Remark(subject, NOT_STORED, "unknown", "These files hold no check of phases against their total.")
-    failed = [f"{name}: {check_text(check)}" for name, check in checks if not check.closes]
+    off = sorted(
+        ((name, check) for name, check in checks if not check.closes), key=lambda it: _gap(it[1]), reverse=True
+    )
+    failed = [f"{name}: {check_text(check)}" for name, check in off[:MOST_OPEN]]
+    if off[MOST_OPEN:]:
+        failed.append(f"{units.plural(len(off) - MOST_OPEN, 'further sum')} off by less.")
     word, tone = ("not all", "bad") if failed else ("yes", "good")
     sentence = f"{_closed(check for _, check in checks)} phases and splits add up to their total within 5 %."
     return Remark(subject, word, tone, sentence, tuple(failed))
+
+
+def _gap(check: Check) -> float:
+    return abs(check.total_seconds - check.sum_seconds)
 
 
 def interruptions(results: Results) -> list[str]:

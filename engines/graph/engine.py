@@ -25,6 +25,8 @@ class GraphProgram:
             self.parameters = place_arrays(task.parameters, task.device)
             device = canonical_device(task.device)
             example = place_batch(task, task.batch, key=0)
+            optimizer = task.optimizer if task.quantity == "step" else None
+            self._state = list(optimizer.state(self.parameters).values()) if optimizer is not None else []
         self.executable = compile_loss(
             task.loss,
             {name: Spec.of(value) for name, value in self.parameters.items()},
@@ -37,8 +39,6 @@ class GraphProgram:
             build=build,
         )
         self.counters = {"nodes": len(self.executable.graph.nodes), "constants": len(self.executable.graph.constants)}
-        state = task.optimizer.state(self.parameters) if task.quantity == "step" and task.optimizer is not None else {}
-        self._state = list(state.values())
         self._batch_names = list(task.batch)
         if capture and device != "cpu":
             with phase(self.phases, "capture"):

@@ -27,8 +27,9 @@ class TapeProgram:
         self.phases: dict[str, float] = {}
         with phase(self.phases, "place"):
             self.parameters = place_arrays(task.parameters, task.device)
+            optimizer = task.optimizer if task.quantity == "step" else None
+            self._state = optimizer.state(self.parameters) if optimizer is not None else {}
         self.counters: dict[str, int] = {}
-        self._state = task.optimizer.state(self.parameters) if task.optimizer is not None else {}
 
     def place(self, batch: Mapping[str, Array], key: int) -> Placed:
         """See `Program.place`."""

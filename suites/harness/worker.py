@@ -27,7 +27,7 @@ from engines.ops.random import step_key
 from engines.value import UnavailableError
 from suites.harness.agreement import judge, load_arrays, results, save_arrays
 from suites.harness.cell import Cell, cell_from
-from suites.harness.clock import calls_per_sample, resolution_seconds, sample, seconds, synchronize
+from suites.harness.clock import calls_per_sample, collector_set, resolution_seconds, sample, seconds, synchronize
 from suites.harness.contender import Contender
 from suites.harness.heap import keep_freed_memory
 from suites.harness.memory import memory_of
@@ -167,7 +167,8 @@ class Worker:
             return None
         placed = program.place(ready.task.batch, step_key(0, 0))
         _lead_in(ready)
-        found = sorted((_parts(program, placed, ready.cell.device) for _ in range(SPLIT_CALLS)), key=_total)
+        with collector_set(ready.contender.collector):
+            found = sorted((_parts(program, placed, ready.cell.device) for _ in range(SPLIT_CALLS)), key=_total)
         return found[len(found) // 2]
 
     def counters(self, given: Given) -> Answer:
