@@ -57,20 +57,6 @@ ENDS: Mapping[str, tuple[Mapping[str, Any], ...]] = {
 }
 """Where each knob is turned to its ends; the others stay tiny."""
 
-READS = {
-    "early_exit": {"dynamic"},
-    "many_paths": {"dynamic"},
-    "block_drop": {"dynamic"},
-    "moe": {"dynamic"},
-    "dynamic_rnn": {"dynamic"},
-    "rnn_lm": {"dynamic"},
-    "seq2seq": {"dynamic"},
-    "beam_search": {"dynamic"},
-    "tree_lstm": {"dynamic", "levels"},
-    "fixed_point": {"dynamic"},
-}
-"""Formulations that read values, so that no graph can be traced of them."""
-
 
 class Way(NamedTuple):
     """One formulation on one engine."""
@@ -87,7 +73,7 @@ def ways(*engines: str) -> list[Any]:
         for name, workload in CONTROL_FLOW.items()
         for formulation in workload.formulations
         for engine in engines
-        if ENGINES[engine].style == "dynamic" or formulation not in READS.get(name, ())
+        if ENGINES[engine].style == "dynamic" or formulation not in workload.reading
     ]
 
 
@@ -139,7 +125,7 @@ def check(found: Found, expected: Found, tolerance: float = 1e-9) -> None:
 def test_every_workload_is_tried() -> None:
     assert list(CONTROL_FLOW) == list(TINY) == list(ENDS) == list(REFERENCES)
     for workload in CONTROL_FLOW.values():
-        assert {"dynamic", "static"} <= set(workload.formulations)
+        assert {"dynamic", "static", *workload.reading} <= set(workload.formulations)
         assert set(workload.quick) <= set(workload.size)
         assert set(workload.structure) <= set(workload.batch(np.random.default_rng(0), 2))
 
@@ -189,14 +175,13 @@ def test_gradients_agree_with_finite_differences(name: str) -> None:
         )
 
 
-@pytest.mark.parametrize("way", ways("tape"))
-@pytest.mark.parametrize("engine", ["graph", "graph_replay"])
-def test_a_graph_refuses_to_read_a_value_and_names_the_line(way: Way, engine: str) -> None:
-    if way.formulation not in READS.get(way.workload, ()):
-        return
-    with pytest.raises(EngineError, match=rf"is symbolic: .* at {way.workload}\.py:\d+: ") as caught:
-        load_engine(engine).prepare(task_of(tiny(way.workload), way.formulation))
-    assert re.search(r"tolist|bool|while|if ", str(caught.value))
+@pytest.mark.parametrize(
+    ("name", "formulation"), [(name, f) for name, workload in CONTROL_FLOW.items() for f in workload.reading]
+)
+def test_a_graph_refuses_to_read_a_value_and_names_the_line(name: str, formulation: str) -> None:
+    with pytest.raises(EngineError, match=rf"is symbolic: .* at {name}\.py:\d+: ") as caught:
+        load_engine("graph").prepare(task_of(tiny(name), formulation))
+    assert re.search(r"tolist|while", str(caught.value))
 
 
 @pytest.mark.parametrize(
@@ -204,7 +189,7 @@ def test_a_graph_refuses_to_read_a_value_and_names_the_line(way: Way, engine: st
     [
         (name, formulation)
         for name, workload in CONTROL_FLOW.items()
-        for formulation in sorted(READS.get(name, ()))
+        for formulation in workload.reading
         if workload.structure
     ],
 )

@@ -83,4 +83,6 @@ def static(ops: Namespace, params: Values, batch: Values, _: Any) -> Any:
     return tested(ops, batch, weights)
 
 
-WORKLOAD = control_flow("in_graph_training", init, batch, {"dynamic": dynamic, "static": static}, SIZE, quick=QUICK)
+WORKLOAD = control_flow(
+    "in_graph_training", init, batch, {"dynamic": dynamic, "static": static}, SIZE, quick=QUICK, reading=()
+)

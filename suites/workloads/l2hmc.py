@@ -158,4 +158,4 @@ def static(ops: Namespace, params: Values, batch: Values, _: Any) -> Any:
     return jump(ops, batch, state)
 
 
-WORKLOAD = control_flow("l2hmc", init, batch, {"dynamic": dynamic, "static": static}, SIZE, quick={})
+WORKLOAD = control_flow("l2hmc", init, batch, {"dynamic": dynamic, "static": static}, SIZE, quick={}, reading=())

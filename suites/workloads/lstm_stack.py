@@ -93,5 +93,11 @@ def by_layer(ops: Namespace, params: Values, batch: Values, _: Any) -> Any:
 
 
 WORKLOAD = control_flow(
-    "lstm_stack", init, batch, {"dynamic": dynamic, "static": static, "by_layer": by_layer}, SIZE, quick=QUICK
+    "lstm_stack",
+    init,
+    batch,
+    {"dynamic": dynamic, "static": static, "by_layer": by_layer},
+    SIZE,
+    quick=QUICK,
+    reading=(),
 )
