@@ -34,8 +34,20 @@ REFERENCE = ("tape", "dynamic")
 DEFAULT_ENGINES = ("tape", "torch_eager", "graph")
 SMALL: Mapping[str, int] = MappingProxyType(
     {
-        **{"steps": 4, "layers": 3, "blocks": 1, "trips": 3, "leaves": 4, "lanes": 2, "beam": 3, "experts": 4},
-        **{"hidden": 4, "width": 4, "inner": 3, "embedding": 3, "vocabulary": 9, "channels": 2},
+        "steps": 4,
+        "layers": 3,
+        "blocks": 1,
+        "trips": 3,
+        "leaves": 4,
+        "lanes": 2,
+        "beam": 3,
+        "experts": 4,
+        "hidden": 4,
+        "width": 4,
+        "inner": 3,
+        "embedding": 3,
+        "vocabulary": 9,
+        "channels": 2,
     }
 )
 """Values of knobs at which anything runs quickly, whichever workload has them."""
