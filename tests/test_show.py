@@ -69,7 +69,7 @@ def test_generated_source_has_the_user_s_line_above_each_piece() -> None:
     above = source.index(
         f"    # {at('hidden layer')}: {'hidden = ops.tanh(ops.linear(batch['}" + '"x"], p["w"])) * 1.0  # hidden layer'
     )
-    assert re.fullmatch(rf"    v0 = linear\(x, w, None\)  # {at('hidden layer')}", source[above + 1])
+    assert re.fullmatch(rf"    v0 = linear_into\(x, w, None, out=p0\)  # {at('hidden layer')}", source[above + 1])
     assert "differentiated" not in text
 
 

@@ -38,7 +38,8 @@ class GraphProgram:
             phases=self.phases,
             build=build,
         )
-        self.counters = {"nodes": len(self.executable.graph.nodes), "constants": len(self.executable.graph.constants)}
+        graph = self.executable.graph
+        self.counters = {"nodes": len(graph.nodes), "constants": len(graph.constants), **self.executable.counters()}
         self._batch_names = list(task.batch)
         if capture and device != "cpu":
             with phase(self.phases, "capture"):

@@ -21,11 +21,14 @@ from engines.graph.checked import checked
 from engines.graph.control import all_nodes, map_bodies
 from engines.graph.fused import inline
 from engines.graph.ir import Graph
-from engines.graph.lower.aten import Run
+from engines.graph.lifetimes import Memory
+from engines.graph.lower.aten import Run, slots
 from engines.graph.lower.control import Lowered
 from engines.graph.lower.cuda_graph import Captured, CudaRecorder
+from engines.graph.lower.frames import Frames
 from engines.graph.lower.native import native
 from engines.graph.lower.triton import on_gpu
+from engines.graph.plan_memory import plan_memory
 from engines.graph.stored import GRAPH_ERRORS, ExecutableError, read, write
 from engines.op import KERNEL_ERRORS, describe, kernels_only
 from engines.ops.finite import Finite
@@ -51,6 +54,8 @@ class Executable:
         self._looks_at_values = False
         self._needs_guard = True  # against torch's autograd, which takes notice of kernels alone
         self._run = run
+        self._runs = graph  # as it was lowered
+        self.frames = Frames((), 0)
         self._expected = [
             (name, torch.Size(var.spec.shape), var.spec.dtype, torch.device(var.spec.device))
             for name, var in graph.inputs.items()
@@ -65,8 +70,13 @@ class Executable:
             return inline(part, lambda node: node.attrs["body"] not in functions)
 
         lowered = Lowered(functions=dict(functions))
-        run = lowered.add(flat(map_bodies(graph, flat, but=functions)))
+        runs = flat(map_bodies(graph, flat, but=functions))
+        if graph.plan is not None:
+            runs = plan_memory(runs)  # which has other nodes where no C stands for a region
+        run = lowered.add(runs)
         executable = cls(graph, lowered, run, code)
+        executable._runs = runs
+        executable.frames = Frames(slots(runs), 0 if runs.plan is None else runs.plan.arena_bytes)
         executable._needs_guard = not all(node.attrs.get("body") in functions for node in all_nodes(graph))
         return executable
 
@@ -94,6 +104,22 @@ class Executable:
             with kernels_only():
                 self._captured.capture(*inputs)
 
+    def counters(self) -> dict[str, int]:
+        """Exact facts of a call's memory, in bytes or as a number of results.
+
+        `bound_bytes` is the largest sum of values alive at once, `planned_bytes` what the plan needs, `arena_bytes` how
+        much of that is kept from call to call; `own_results` get memory of their own at each call.
+        """
+        memory, plan = Memory.of(self._runs), self._runs.plan
+        if plan is None:
+            return {"bound_bytes": memory.peak_bytes, "own_results": len(memory.lives)}
+        return {
+            "bound_bytes": memory.peak_bytes,
+            "planned_bytes": plan.peak_bytes,
+            "arena_bytes": plan.arena_bytes,
+            "own_results": len(memory.lives.keys() - plan.places.keys()),
+        }
+
     def __call__(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Run on tensors in the order of `graph.inputs`; gives those of `graph.outputs`. Raises EngineError."""
         if len(inputs) != len(self._expected):
@@ -103,13 +129,16 @@ class Executable:
             if not alike or given.device != device:
                 wanted, found = self.graph.inputs[name].spec, describe(given)
                 raise EngineError(f"{self.graph.name}: input {name!r} is compiled for {wanted}, found {found}")
+        frame = self.frames.take()
         try:
             if not self._needs_guard:
-                return self._run(*inputs)
+                return self._run(*frame, *inputs)
             with kernels_only():
-                return self._run(*inputs)
+                return self._run(*frame, *inputs)
         except KERNEL_ERRORS as error:
             raise self._refusal(error) from None
+        finally:
+            self.frames.give_back(frame)
 
     def _refusal(self, error: Exception) -> EngineError:
         """What a kernel refused at run time, with the user's line that asked for it."""

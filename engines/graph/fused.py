@@ -12,7 +12,7 @@ the same within rounding, or undo it: `inline` puts the nodes back.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import Any
 
 from engines.graph.ir import Graph, Node, Operand, Var, overwritten
@@ -93,6 +93,27 @@ def region_node(nodes: Sequence[Node], readers: Mapping[Var, Sequence[Node | Non
         donated=frozenset(donated),
     )
     return Node(FUSED, tuple(inputs), {"body": body}, tuple(kept), nodes[-1].where)
+
+
+def part_of(node: Node, parts: Sequence[Node], wanted: Container[Var] | None = None) -> Node:
+    """Some of a region's nodes as a region: it reads what these need, and gives what the whole gave, or is `wanted`."""
+    body: Graph = node.attrs["body"]
+    made = {var for part in parts for var in part.outputs}
+    needed = {i for part in parts for i in reads(part)} - made
+    taken = [
+        (name, var, given) for (name, var), given in zip(body.inputs.items(), node.inputs, strict=True) if var in needed
+    ]
+    pairs = zip(body.outputs.values(), node.outputs, strict=True)
+    kept = [(v, out) for v, out in pairs if v in made and (wanted is None or out in wanted)]
+    smaller = Graph(
+        body.name,
+        {f"a{number}": var for number, (_, var, _) in enumerate(taken)},
+        tuple(parts),
+        {f"r{number}": var for number, (var, _) in enumerate(kept)},
+        donated=frozenset(f"a{number}" for number, (name, _, _) in enumerate(taken) if name in body.donated),
+    )
+    inputs, outputs = tuple(given for *_, given in taken), tuple(out for _, out in kept)
+    return Node(FUSED, inputs, {"body": smaller}, outputs, parts[-1].where)
 
 
 def reads(node: Node) -> list[Var]:

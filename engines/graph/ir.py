@@ -58,10 +58,26 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """Where results stand while a graph runs: for these nodes in this order, with these outputs, and for no others.
+
+    `places` has for a value its offset in the arena, or the operand whose memory it takes over; whatever is not there
+    gets memory of its own. `arena_bytes` is the arena's size, `peak_bytes` that and all other memory alive at once.
+    """
+
+    nodes: tuple[Node, ...]
+    outputs: Mapping[str, Var]
+    places: Mapping[Var, int | Var]
+    arena_bytes: int
+    peak_bytes: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Graph:
     """A function from named inputs to named outputs.
 
-    `donated` names the inputs whose storage an update node overwrites; whoever calls must not use their old values.
+    `donated` names the inputs whose storage an update node overwrites; whoever calls must not use their old values. A
+    `plan` is dropped as soon as the graph has other nodes or outputs than it was made for.
     """
 
     name: str
@@ -70,6 +86,12 @@ class Graph:
     outputs: Mapping[str, Var]
     constants: Mapping[Var, torch.Tensor] = field(default_factory=dict)
     donated: frozenset[str] = frozenset()
+    plan: Plan | None = None
+
+    def __post_init__(self) -> None:
+        stale = self.plan is not None and (self.plan.nodes is not self.nodes or self.plan.outputs is not self.outputs)
+        if stale:
+            object.__setattr__(self, "plan", None)
 
     def __str__(self) -> str:
         return "\n".join(_lines(self))
@@ -94,13 +116,22 @@ def _lines(graph: Graph) -> list[str]:
         f"{'donated ' if name in graph.donated else ''}{name}: {var.spec}" for name, var in graph.inputs.items()
     )
     lines = [f"graph {graph.name}({inputs}) {{"]
+    places = {} if graph.plan is None else graph.plan.places
+    if graph.plan is not None:
+        lines.append(f"  arena of {graph.plan.arena_bytes} bytes, {graph.plan.peak_bytes} at the peak")
     lines += [f"  {names[var]}: {var.spec} = constant" for var in graph.constants]
     for node in graph.nodes:
-        results = ", ".join(f"{names[var]}: {var.spec}" for var in node.outputs)
+        results = ", ".join(f"{names[var]}: {var.spec}{_place(places.get(var), names)}" for var in node.outputs)
         lines.append(f"  {results} = {node.op.name}({arguments(node, names)}){_body(node)}  # {node.where}")
     lines.append(f"  return {', '.join(f'{name}={names[var]}' for name, var in graph.outputs.items())}")
     lines.append("}")
     return lines
+
+
+def _place(place: int | Var | None, names: Mapping[Var, str]) -> str:
+    if place is None:
+        return ""
+    return f" in {names[place]}" if isinstance(place, Var) else f" at {place}"
 
 
 def _body(node: Node) -> str:

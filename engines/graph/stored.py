@@ -34,6 +34,7 @@ from engines.graph.formulations import OPS as OTHER_FORMULATIONS
 from engines.graph.fused import FUSED
 from engines.graph.ir import Graph, Node, Var
 from engines.graph.lower.compiler import cpu_features
+from engines.graph.plan_memory import plan_memory
 from engines.op import plain
 from engines.ops import TABLE
 from engines.value import DTYPE_NAMES, DTYPES, EngineError, Location, Spec
@@ -152,6 +153,7 @@ def _graph_data(graph: Graph, constants: io.BytesIO) -> dict[str, Any]:
         "name": graph.name,
         "inputs": list(graph.inputs),
         "donated": sorted(graph.donated),
+        "planned": graph.plan is not None,
         "constants": stored,
         "specs": [_spec_data(var.spec) for var in numbers],
         "nodes": [_node_data(node, numbers, constants) for node in graph.nodes],
@@ -191,7 +193,8 @@ def _graph(data: Mapping[str, Any], constants: bytes) -> Graph:
         nodes.append(_node(stored, variables, known, constants))
         known.update(nodes[-1].outputs)
     outputs = {name: _operand([number], variables, known) for name, number in data["outputs"].items()}
-    return Graph(str(data["name"]), inputs, tuple(nodes), outputs, fixed, frozenset(data["donated"]))
+    graph = Graph(str(data["name"]), inputs, tuple(nodes), outputs, fixed, frozenset(data["donated"]))
+    return plan_memory(graph) if data.get("planned") else graph  # made anew: a stored one would have to be checked
 
 
 def _spec(shape: Any, dtype: Any, device: Any) -> Spec:

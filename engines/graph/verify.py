@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from engines.graph.check_plan import check_plan
 from engines.graph.ir import Graph, Node, Var, overwritten, storage
 from engines.graph.trace import infer
 from engines.value import EngineError, Spec
@@ -11,7 +12,7 @@ def verify(graph: Graph) -> Graph:
     """Re-infer every node and check every use; gives the graph. Raises EngineError naming the first broken node.
 
     A value is defined once, before its uses; specs are what the kernels give; a donated value, and a view of one, is
-    read by nobody after it was overwritten; outputs are defined.
+    read by nobody after it was overwritten; outputs are defined; a plan lets no value destroy another.
     """
     names = graph.names()
     _check_head(graph)
@@ -37,7 +38,7 @@ def verify(graph: Graph) -> Graph:
             raise EngineError(f"graph {graph.name}: output {name!r} is not defined")
         if owners.get(var, var) in gone:
             raise EngineError(f"graph {graph.name}: output {name!r} is overwritten by an update")
-    return graph
+    return check_plan(graph)
 
 
 def _check_head(graph: Graph) -> None:

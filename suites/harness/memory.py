@@ -11,7 +11,8 @@ beyond what is in use stands apart. Python's cyclic garbage collector is off, as
 **Over what.** Figures of one call count what the call itself takes. What was there before (parameters, batch,
 optimiser state, for a graph the executable) is `live_bytes_before`; of that, a call may give something back, such as
 the gradients of the step before: `released_bytes`. So the process needs at most
-`live_bytes_before - released_bytes + peak_bytes`, and just that where the release comes first.
+`live_bytes_before - released_bytes + peak_bytes`, and just that where the release comes first. An arena that a program
+keeps from call to call, so as not to take it anew, counts as taken by the call.
 """
 
 from __future__ import annotations
@@ -53,7 +54,8 @@ class Memory:
     - `record_bytes`: what the graph itself takes, the elements of tensors not counted: for a dynamic engine what
       recording one forward pass leaves alive (Python objects, torch's descriptors of tensors, autograd's nodes), for a
       static one what a program made ready holds (nodes, source, code). `record_entries` is how many there are.
-    - `lower_bound_bytes`: the least possible for the order of kernel calls chosen (see `suites.harness.liveness`).
+    - `lower_bound_bytes`: the least possible for the order of kernel calls chosen (see `suites.harness.liveness`); of a
+      graph as it was compiled, since torch does not see what generated C reads.
     - `seconds`: plain calls, nothing watched.
     """
 
@@ -116,20 +118,21 @@ def _memory_of(engine: Engine, cell: Cell, rounds: int) -> Memory:
     samples = tuple(seconds(call, 1, device) for _ in range(rounds))
     traces = [traced(call, device)[0] for _ in range(2)]
     peaks = _cuda_peaks(call, traces[-1]) if device.startswith("cuda") else _host_peaks(call)
+    arena_bytes = program.counters.get("arena_bytes", 0)
     found = Memory(
-        peak_bytes=median_low(peaks.by_call),
-        peak_bytes_by_call=peaks.by_call,
-        live_bytes_before=made_ready.live_bytes[-1],
+        peak_bytes=arena_bytes + median_low(peaks.by_call),
+        peak_bytes_by_call=tuple(arena_bytes + peak for peak in peaks.by_call),
+        live_bytes_before=made_ready.live_bytes[-1] - arena_bytes,
         released_bytes=traces[-1].released_bytes,
         method=peaks.method,
         reserved_bytes=peaks.reserved_bytes,
-        curve=thinned(traces[-1].live_bytes),
+        curve=thinned([arena_bytes + level for level in traces[-1].live_bytes]),
         backward_from=None,
         allocations=traces[-1].allocations,
         allocated_bytes=traces[-1].allocated_bytes,
         record_bytes=None,
         record_entries=None,
-        lower_bound_bytes=_lower_bound_bytes(call, device),
+        lower_bound_bytes=program.counters.get("bound_bytes") or _lower_bound_bytes(call, device),
         notes={},
         seconds=samples,
     )

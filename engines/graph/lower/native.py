@@ -130,7 +130,7 @@ def writer(body: Graph) -> Writer | None:
 
 
 def bound(function: Callable[..., int], body: Graph, name: str) -> Function:
-    """A C function as one of tensors."""
+    """A C function as one of tensors; `out` has for each result the memory to write it into, or None for new memory."""
     given_count = len(body.inputs)
     updated = updated_inputs(body)
     # Small stand-ins spread to the results' shapes: a new tensor like one of them costs half of one by shape and dtype.
@@ -141,6 +141,7 @@ def bound(function: Callable[..., int], body: Graph, name: str) -> Function:
     in_place = bool(body.donated)
     aliases = [updated.get(var, 0) for var in body.outputs.values()]
     pointers = ctypes.c_void_p * (given_count + len(results))
+    nowhere = (None,) * len(results)
     new_like = torch.empty_like
 
     expected = [var.spec for var in body.inputs.values()]
@@ -159,7 +160,7 @@ def bound(function: Callable[..., int], body: Graph, name: str) -> Function:
         with kernels_only():
             return interpret(given, body=body)
 
-    def call(*given: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def call(*given: torch.Tensor, out: Sequence[torch.Tensor | None] = nowhere) -> tuple[torch.Tensor, ...]:
         if not checked:
             check(given)
         for tensor in given:
@@ -167,10 +168,15 @@ def bound(function: Callable[..., int], body: Graph, name: str) -> Function:
                 if in_place:
                     return on_kernels(given)
                 given = tuple(each.contiguous() for each in given)
+                out = nowhere  # for an operand that C would take for contiguous may be among them
                 break
         outputs = [
-            given[alias] if result is None else new_like(result, memory_format=torch.contiguous_format)
-            for result, alias in zip(results, aliases, strict=True)
+            place
+            if place is not None
+            else given[alias]
+            if result is None
+            else new_like(result, memory_format=torch.contiguous_format)
+            for result, alias, place in zip(results, aliases, out, strict=True)
         ]
         status = function(pointers(*[t.data_ptr() for t in given], *[t.data_ptr() for t in outputs]))
         if status == OUTSIDE:  # of which torch's kernel would not take notice

@@ -22,9 +22,12 @@ from engines.graph.passes.fuse import fuse
 from engines.graph.passes.gather import gather
 from engines.graph.passes.hoist import hoist
 from engines.graph.passes.narrow import narrow
+from engines.graph.passes.order import order as order
 from engines.graph.passes.pool import pool
 from engines.graph.passes.prune import prune
+from engines.graph.passes.rematerialise import rematerialise as rematerialise
 from engines.graph.passes.simplify import simplify
+from engines.graph.plan_memory import plan_memory
 
 Pass = Callable[[Graph], Graph]
 
@@ -42,11 +45,14 @@ PIPELINE: tuple[Pass, ...] = (
     choose_kernels,
     dce,
     enclose,
+    plan_memory,
 )
 """Every pass, in order. Simplify comes before fold because it recognises a `full_like`, which fold makes a constant.
 Narrow comes before fold because it makes small what fold may then compute, and leaves broadcasts behind that nobody
 reads. Hoist comes after cse, so that what moves out is there once, and before fuse, which would tie it to what stays.
-Fuse comes after all that look at single nodes, but for the choice of kernels, which takes what is left."""
+Fuse comes after all that look at single nodes, but for the choice of kernels, which takes what is left. A plan
+is of the nodes that run, so it comes last: another pass after it drops it where it changes a node. Not here, for they
+cost time: `order` and `rematerialise(budget_bytes)`, for those who need the memory."""
 
 AFTER: Mapping[str, frozenset[str]] = MappingProxyType({})
 """Which passes a pass must come after, by name, where both are used: a rule of what is right, not of what finds most.
