@@ -17,6 +17,7 @@ from suites.harness.cell import Cell
 from suites.harness.deal import blocks
 from suites.harness.rest import rest
 from suites.harness.warming import WINDOW, warm_up
+from suites.harness.worker import whole_float32
 
 IMAGES = Cell("backward", "lenet5", "loss_and_grad", 4)
 
@@ -176,3 +177,10 @@ def test_threads_rest_after_work_instead_of_spinning():
         rest()
         busy.append(spun(0.03))
     assert min(busy) < 0.002
+
+
+def test_float32_has_no_shortcut_in_a_worker() -> None:
+    whole_float32()
+    assert not torch.backends.cudnn.allow_tf32
+    assert not torch.backends.cuda.matmul.allow_tf32
+    assert torch.get_float32_matmul_precision() == "highest"

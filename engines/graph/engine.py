@@ -44,6 +44,7 @@ class GraphProgram:
         if capture and device != "cpu":
             with phase(self.phases, "capture"):
                 self.executable.as_cuda_graph(held=self.parameters).prepare(*self._inputs(example))
+            self.counters["cuda_graphs"] = self.executable.cuda_graphs
 
     def place(self, batch: Mapping[str, Array], key: int) -> Placed:
         """See `Program.place`."""

@@ -98,6 +98,11 @@ class Executable:
             self._needs_guard = True  # inputs are copied
         return self
 
+    @property
+    def cuda_graphs(self) -> int:
+        """How many CUDA graphs stand for its launches: one, or none where it is not captured."""
+        return int(self._captured is not None and self._captured.refusal is None)
+
     def prepare(self, *inputs: torch.Tensor) -> None:
         """Do now what the first call with such inputs would do once: capture a CUDA graph, if there is to be one."""
         if self._captured is not None:

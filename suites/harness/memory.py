@@ -136,7 +136,8 @@ def _memory_of(engine: Engine, cell: Cell, rounds: int) -> Memory:
         notes={},
         seconds=samples,
     )
-    return _explained(_with_record(found, engine, task, program, placed), traces)
+    captured = bool(program.counters.get("cuda_graphs"))
+    return _explained(_with_record(found, engine, task, program, placed), traces, captured=captured)
 
 
 def _ready(engine: Engine, task: Task) -> tuple[Program, Placed]:
@@ -229,7 +230,7 @@ def _descriptor_bytes(make: Callable[[], object]) -> int:
     return held - elements.live_bytes[-1]
 
 
-def _explained(memory: Memory, traces: Sequence[Trace]) -> Memory:
+def _explained(memory: Memory, traces: Sequence[Trace], *, captured: bool) -> Memory:
     """The same, with a reason for all that is missing and for all that calls do not agree on."""
     notes = dict(memory.notes)
     changes: dict[str, Any] = {}
@@ -245,6 +246,8 @@ def _explained(memory: Memory, traces: Sequence[Trace]) -> Memory:
     spread = max(memory.peak_bytes_by_call) - min(memory.peak_bytes_by_call)
     if spread > AGREEING * memory.peak_bytes:
         notes["peak_bytes"] = f"calls differ by {spread} bytes"
+    if captured:
+        notes["reserved_bytes"] = "what a CUDA graph works in stays reserved between calls: it is here, not in the peak"
     if memory.reserved_bytes is None:
         notes["reserved_bytes"] = "the CPU has no caching allocator"
     if memory.record_entries is None:

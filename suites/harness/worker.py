@@ -90,10 +90,11 @@ class Worker:
         return self._ready[self.guest]
 
     def start(self, given: Given) -> Answer:
-        """Set this process up: the folder for arrays, the most memory it may use, what happens to freed memory."""
+        """Set this process up: the folder for arrays, the most memory, float32 without shortcuts, freed memory."""
         self._folder = Path(given["folder"])
         if given["memory_bytes"] is not None:
             _limit_memory(given["memory_bytes"])
+        whole_float32()
         gc.freeze()  # what was imported is not gone through at each release
         return {"allocator": keep_freed_memory(), "threads": torch.get_num_threads()}
 
@@ -301,6 +302,16 @@ def _total(phases: Phases) -> float:
 
 def _clock_facts(sample_seconds: float) -> dict[str, float]:
     return {"resolution_seconds": resolution_seconds(), "share_of_sample": resolution_seconds() / sample_seconds}
+
+
+def whole_float32() -> None:
+    """See that float32 is float32 on a GPU: by default cuDNN would round a convolution's operands to 10 bits (TF32).
+
+    Every engine, and what each is held against, then works in the same precision.
+    """
+    # Not by `fp32_precision` of its parts: after that torch refuses to say, to whoever asks in the older way.
+    torch.backends.cudnn.allow_tf32 = False
+    torch.set_float32_matmul_precision("highest")
 
 
 def _limit_memory(most_bytes: int) -> None:
