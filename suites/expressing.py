@@ -125,7 +125,7 @@ def control_ops(graph: Graph) -> set[str]:
 def _by_structure(workload: Workload, formulation: str) -> str:
     """Whether graphs can be made of single structures, and of how many batches each."""
     if not workload.structure:
-        return "cannot be: no part of a batch alone decides its course"
+        return "cannot be: its batches declare no structure"
     try:
         graphs = {str(_traced(workload, formulation, seed, known=True)) for seed in range(STRUCTURES)}
     except EngineError as error:

@@ -83,7 +83,7 @@ def test_the_tape_runs_all_and_a_graph_what_reads_no_value(found):
         ("l2hmc", "static", "rewritten: scan"),
         ("fixed_point", "static", "rewritten: while"),
         ("moe", "padded", "padded or masked"),
-        ("moe", "dynamic", "cannot be: no part of a batch alone decides its course"),
+        ("moe", "dynamic", "cannot be: its batches declare no structure"),
         ("tree_lstm", "levels", "compiled again for each structure: 4 graphs in 4 batches"),
         ("many_paths", "static", "rewritten: cond"),
     ],

@@ -33,7 +33,14 @@ def _argsort(x: torch.Tensor, *, dim: int, descending: bool) -> torch.Tensor:
 
 
 def _embedding(weight: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-    return torch.embedding(weight, index)
+    try:
+        return torch.embedding(weight, index)
+    except IndexError:
+        wrong = index[(index < 0) | (index >= len(weight))] if weight.ndim else index[:0]
+        if not wrong.numel():
+            raise
+        rows = len(weight)
+        raise IndexError(f"index {wrong.flatten()[0]} is none of the {rows} rows, 0 to {rows - 1}") from None
 
 
 def _embedding_backward(g: torch.Tensor, index: torch.Tensor, *, rows: int) -> Any:
