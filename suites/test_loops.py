@@ -29,13 +29,13 @@ SPREADS = ("rnn_lm", "dynamic_rnn", "seq2seq", "fixed_point")
 """Workloads whose rows differ in length by the knob `spread`."""
 QUICK = ("lstm_stack", "l2hmc", "in_graph_training")
 OTHERS = {
-    "lstm_stack": ("graph+dynamic",),
+    "lstm_stack": ("graph+dynamic", "graph+by_layer", "tape+by_layer"),
     "rnn_lm": ("graph+unrolled",),
     "dynamic_rnn": ("graph+scan", "graph+unrolled"),
     "seq2seq": ("graph+unrolled",),
     "fixed_point": ("graph+recomputed",),
 }
-"""What else a graph can do, by workload."""
+"""In what other ways the workload is written, and where that takes another look at it, for the tape too."""
 COMPILED = "dynamic_rnn"
 LENGTHS = (8, 32, 128, 512, 1024)
 
