@@ -22,7 +22,7 @@ BATCHES = {
     "seq2seq": (4,),
     "beam_search": (1,),
     "fixed_point": (16,),
-    "l2hmc": (10, 200),
+    "l2hmc": (50, 10, 200),
     "in_graph_training": (200,),
 }
 SPREADS = ("rnn_lm", "dynamic_rnn", "seq2seq", "fixed_point")

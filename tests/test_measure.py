@@ -177,7 +177,7 @@ def test_a_step_is_split_into_parts_that_add_up_where_an_engine_allows_it(conduc
 
 def test_phases_of_a_preparation_add_up_or_the_row_says_so(conductor):
     cell = Cell("preparing", "lenet5", "prepare", 4, rounds=3)
-    rows = rows_of(conductor, [Contender("tape"), Contender("graph"), "slow first call"], cell)
+    rows = rows_of(conductor, [Contender("tape"), Contender("graph")], cell)
     graph = rows["graph"]
     assert list(graph.phases)[:3] == ["place", "trace", "autodiff"]
     assert list(graph.phases)[-2:] == ["place batch", "first call"]
