@@ -2,7 +2,7 @@
 
 A dynamic engine runs forward once with recording. A static one traces, differentiates, optimises and compiles, and is
 then ready for forward and backward. Engines that take many seconds for that stop at `LONGEST_SLOW` ops, and take no
-part at quick effort.
+part at quick effort, which ends at 10,000 ops.
 """
 
 from pytest_benchmark.fixture import BenchmarkFixture
@@ -22,7 +22,7 @@ def cells(effort: Effort, device: str) -> list[Cell]:
 
     def cell(name: str, ops: int) -> Cell:
         few = effort.prepare_rounds if ops < LARGEST else effort.prepare_rounds // 2
-        rounds = few if ops >= LARGE else None
+        rounds = few if ops >= (SHAPES_AT if effort.name == "quick" else LARGE) else None
         return Cell(
             "construction", name, "construct", knobs=(("elements", 1), ("ops", ops)), device=device, rounds=rounds
         )

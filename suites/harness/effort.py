@@ -47,10 +47,10 @@ EFFORTS: Mapping[str, Effort] = MappingProxyType(
                 warm_up_seconds=0.3,
                 min_rounds=10,
                 max_rounds=60,
-                batches=(1, 16, 64, 256),
-                chain_lengths=(10, 100, 1000, 10_000, 100_000),
+                batches=(1, 64, 256),
+                chain_lengths=(10, 100, 1000, 10_000),
                 prepare_rounds=3,
-                epochs={"cnn": 8, "lenet5": 12},
+                epochs={"cnn": 5, "lenet5": 8},
                 streams=(24, 3),
             ),
             Effort(
