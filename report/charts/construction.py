@@ -6,11 +6,10 @@ from matplotlib.axes import Axes
 
 from report import units
 from report.charts.canvas import Picture, draw
-from report.charts.lines import sweep
 from report.charts.rows import row_height, strip
 from report.charts.scene import Point, Scene, described, measured_of, name_of
+from report.charts.swept import Sweep, by_size, grown
 from report.labels import extent
-from report.stored import Cell, Record
 
 
 def pictures(scene: Scene) -> list[Picture]:
@@ -20,26 +19,9 @@ def pictures(scene: Scene) -> list[Picture]:
     times = [second for rows in measured.values() for row in rows for second in row.seconds_per_call]
     swept = [place for place, rows in measured.items() if len({row.cell for row in rows}) > 1]
     lone = {row.cell.size for place, rows in measured.items() if place not in swept for row in rows}
-    found = [_sweep(scene, place, rows, (min(times), max(times))) for place, rows in places if place in swept]
+    what = Sweep("time to build", "ops in the chain", by_size("ops"), (min(times), max(times)) if times else None)
+    found = [grown(scene, "construction", place, rows, what) for place, rows in places if place in swept]
     return found + [_shapes(scene, size) for size in sorted(lone)]
-
-
-def _sweep(scene: Scene, place: Cell, rows: list[Record], span: tuple[float, float]) -> Picture:
-    measured = measured_of(rows)
-    points = [Point.of_time(row, row.ops) for row in measured]
-
-    def paint(axes: Axes) -> None:
-        sweep(axes, scene.palette, points, "ops in the chain", units.TIME, span=span)
-
-    labels = [f"{row.engine}, {extent(row.cell)}" for row in measured]
-    name = name_of("construction", place)
-    return Picture(
-        name=name,
-        title=f"{scene.labels.place(place)}: time to build",
-        svg=draw(name, described("Median time to build", labels, points), scene.palette, paint),
-        missing=scene.gaps(rows),
-        keys=scene.keys(measured),
-    )
 
 
 def _shapes(scene: Scene, size: tuple[tuple[str, float], ...]) -> Picture:

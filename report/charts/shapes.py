@@ -10,14 +10,14 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from report import units
 from report.charts.canvas import Picture, draw, ticks
-from report.charts.lines import sweep
-from report.charts.scene import Point, Scene, described, measured_of, name_of
-from report.labels import extent
+from report.charts.scene import Scene, measured_of, name_of
+from report.charts.swept import Sweep, by_size, grown
 from report.results import cells
 from report.stored import Cell, Record, Stream
 from report.wording import NOT_STORED
 
 ROOM = 1.1  # above and below the curves
+DISTINCT = Sweep("time for the whole stream", "distinct shapes in the stream", by_size("distinct"))
 COUNTED = ("compilations", "hits", "evictions")
 
 
@@ -27,30 +27,12 @@ def pictures(scene: Scene) -> list[Picture]:
     for place, rows in scene.places("shapes").items():
         measured = measured_of(rows)
         if len({row.cell for row in measured}) > 1:
-            found.append(_sweep(scene, place, rows))
+            found.append(grown(scene, "streams", place, rows, DISTINCT))
         for cell, ours in cells(rows).items():
             told = [(row, row.stream) for row in ours if row.stream]
             if told:
                 found.append(_way(scene, cell, ours, told))
     return found
-
-
-def _sweep(scene: Scene, place: Cell, rows: list[Record]) -> Picture:
-    measured = measured_of(rows)
-    points = [Point.of_time(row, dict(row.cell.size).get("distinct", 1)) for row in measured]
-
-    def paint(axes: Axes) -> None:
-        sweep(axes, scene.palette, points, "distinct shapes in the stream", units.TIME)
-
-    name = name_of("streams", place)
-    labels = [f"{row.engine}, {extent(row.cell)}" for row in measured]
-    return Picture(
-        name=name,
-        title=f"{scene.labels.place(place)}: time for the whole stream",
-        svg=draw(name, described("Median time for a stream", labels, points), scene.palette, paint),
-        missing=scene.gaps(rows),
-        keys=scene.keys(measured),
-    )
 
 
 def _way(scene: Scene, cell: Cell, rows: list[Record], told: list[tuple[Record, Stream]]) -> Picture:

@@ -6,22 +6,22 @@ from matplotlib.axes import Axes
 
 from report import units
 from report.charts.canvas import Picture, draw
-from report.charts.lines import sweep
 from report.charts.rows import row_height, strip
 from report.charts.scene import Point, Scene, described, measured_of, name_of
-from report.labels import extent
+from report.charts.swept import Sweep, by_size, grown
 from report.results import cells
 from report.stored import Cell, Question, Record
 
-LENGTH = "steps"
+TRIPS = Sweep("time to get ready", "trips of the loop", by_size("steps"))
 
 
 def pictures(scene: Scene, question: Question) -> list[Picture]:
     """One picture for each cell that was timed; where getting ready was, one over the number of trips."""
-    found = []
+    found: list[Picture | None] = []
     for place, rows in scene.places(question).items():
         if place.quantity == "construct":
-            found.append(_made_ready(scene, place, rows))
+            several = len({row.cell for row in measured_of(rows)}) > 1
+            found.append(grown(scene, f"{question} ready", place, rows, TRIPS) if several else None)
         else:
             found += [_ways(scene, cell, ours) for cell, ours in cells(rows).items()]
     return [picture for picture in found if picture]
@@ -44,25 +44,5 @@ def _ways(scene: Scene, cell: Cell, rows: list[Record]) -> Picture | None:
             name, described("Median time per call", labels, points), scene.palette, paint, row_height(len(points))
         ),
         missing=scene.gaps([row for row in rows if row.status != "measured"]),
-        keys=scene.keys(measured),
-    )
-
-
-def _made_ready(scene: Scene, place: Cell, rows: list[Record]) -> Picture | None:
-    measured = measured_of(rows)
-    if len({row.cell for row in measured}) < 2:
-        return None
-    points = [Point.of_time(row, dict(row.cell.size).get(LENGTH, 1)) for row in measured]
-
-    def paint(axes: Axes) -> None:
-        sweep(axes, scene.palette, points, "trips of the loop", units.TIME)
-
-    name = name_of(f"{place.question} ready", place)
-    labels = [f"{row.engine}, {extent(row.cell)}" for row in measured]
-    return Picture(
-        name=name,
-        title=f"{scene.labels.place(place)}: time to get ready",
-        svg=draw(name, described("Median time to get ready", labels, points), scene.palette, paint),
-        missing=scene.gaps(rows),
         keys=scene.keys(measured),
     )
