@@ -15,14 +15,13 @@ from typing import Any
 import numpy as np
 
 from engines.op import Namespace
-from suites.workloads import seq2seq
 from suites.workloads.cells import lengths, zeros
-from suites.workloads.seq2seq import END, START, scores
+from suites.workloads.seq2seq import END, QUICK, START, init, scores
+from suites.workloads.seq2seq import SIZE as DECODER
 from suites.workloads.workload import Arrays, Rng, Size, control_flow
 
 Values = Mapping[str, Any]
-SIZE = {"beam": 4, **seq2seq.SIZE}
-QUICK = seq2seq.QUICK
+SIZE = {"beam": 4, **DECODER}
 NEVER = -1e9
 LIMIT = 100_000
 
@@ -123,4 +122,4 @@ def static(ops: Namespace, params: Values, batch: Values, _: Any) -> Any:
     return -ops.mean(carry["score"])
 
 
-WORKLOAD = control_flow("beam_search", seq2seq.init, batch, {"dynamic": dynamic, "static": static}, SIZE, quick=QUICK)
+WORKLOAD = control_flow("beam_search", init, batch, {"dynamic": dynamic, "static": static}, SIZE, quick=QUICK)
