@@ -1,6 +1,6 @@
 """What lies between the tape and the full compiler, as switches that are turned on one after the other.
 
-    SWITCHES                                    # replay, straight line, every pass of the pipeline, native
+    SWITCHES                                    # replay, straight line, passes, native, passes that need it
     load_switched(cell, "fuse")                 # the engine with all switches on up to this one
     load_switched(cell, "without fuse")         # the full set, but for this one
 
@@ -8,7 +8,8 @@
   same kernels in the same order as the tape does.
 - `straight line`: nothing is looked up. The same calls stand in Python made for them, one line a node.
 - the passes, by name, in the order of `PIPELINE`; what they fuse runs on the kernels, node by node.
-- `native`: what is fused becomes C.
+- `native`: what is fused becomes C. It comes ahead of the first pass that goes by how fast C is, `choose_kernels`;
+  without C that does nothing.
 
 A pass that joins `PIPELINE` joins here.
 """
@@ -34,7 +35,10 @@ from suites.harness.cell import Cell
 
 BASE = "tape"
 REPLAY, STRAIGHT, NATIVE = "replay", "straight line", "native"
-SWITCHES = (REPLAY, STRAIGHT, *dict.fromkeys(step.__name__ for step in PIPELINE), NATIVE)
+CHOOSING = "choose_kernels"
+PASSES = tuple(dict.fromkeys(step.__name__ for step in PIPELINE))
+_BY_SPEED = PASSES.index(CHOOSING)
+SWITCHES = (REPLAY, STRAIGHT, *PASSES[:_BY_SPEED], NATIVE, *PASSES[_BY_SPEED:])
 """In the order in which they are turned on."""
 
 WALK = (BASE, *SWITCHES)
@@ -63,7 +67,8 @@ def load_switched(_: Cell, name: str) -> Engine:
     on = switches_on(name)
     if not on:
         return load_engine(BASE)
-    passes = tuple(step for step in PIPELINE if step.__name__ in on)
+    idle = frozenset() if NATIVE in on else frozenset({CHOOSING})
+    passes = tuple(step for step in PIPELINE if step.__name__ in on - idle)
     return GraphEngine(name, passes, lambda graph: _built(graph, on))
 
 

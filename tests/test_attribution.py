@@ -22,6 +22,7 @@ from suites.test_attribution import contender, measure_cell
 from tests.faulty import LOADER
 
 CELL = Cell("attribution", "lenet5", "step", 2)
+FULL = WALK[-1]
 BRIEF = replace(EFFORTS["quick"], seconds_per_engine=0.1, warm_up_seconds=0.05, min_rounds=3, max_rounds=6)
 
 
@@ -33,8 +34,9 @@ def outputs(engine, quantity="loss_and_grad"):
 
 
 def test_every_pass_is_a_switch_of_its_own_between_replaying_and_native_code():
-    names = [step.__name__ for step in PIPELINE]
-    assert list(SWITCHES) == [REPLAY, STRAIGHT, *dict.fromkeys(names), NATIVE]
+    names = list(dict.fromkeys(step.__name__ for step in PIPELINE))
+    assert [name for name in SWITCHES if name != NATIVE] == [REPLAY, STRAIGHT, *names]
+    assert SWITCHES.index(NATIVE) == SWITCHES.index("fuse") + 1 == SWITCHES.index("choose_kernels") - 1
     assert (BASE, *SWITCHES) == WALK
     assert set(WITHOUT.values()) == set(SWITCHES) - {REPLAY}
 
@@ -49,7 +51,9 @@ def test_each_row_of_the_walk_has_the_passes_up_to_its_own():
         assert passes_of(name) == names[: place + 1]
         assert passes_of(f"without {name}") == [other for other in names if other != name]
     assert passes_of(REPLAY) == passes_of(STRAIGHT) == []
-    assert passes_of(NATIVE) == names
+    assert passes_of(NATIVE) == names[: names.index("choose_kernels")]
+    assert passes_of(f"without {NATIVE}") == [name for name in names if name != "choose_kernels"]
+    assert passes_of(FULL) == names
 
 
 @pytest.mark.parametrize("row", [REPLAY, STRAIGHT])
@@ -69,7 +73,8 @@ def test_every_row_is_right(row):
 def test_fused_regions_are_c_only_where_native_code_is_on():
     for row in (*WALK[1:], *WITHOUT):
         program, _ = outputs(load_switched(CELL, row))
-        assert bool(program.executable.code) == (row not in WALK[:-1] and row != f"without {NATIVE}"), row
+        before = row in WALK[: WALK.index(NATIVE)]
+        assert bool(program.executable.code) == (not before and row != f"without {NATIVE}"), row
 
 
 def test_what_the_loop_has_read_for_the_last_time_is_freed():
@@ -104,7 +109,7 @@ def test_neighbours_of_the_walk_are_paired_and_what_is_left_out_with_the_full_se
 
 
 def test_rows_share_one_process_and_have_equally_many_samples():
-    chosen = [contender(name) for name in (BASE, REPLAY, NATIVE, f"without {NATIVE}")]
+    chosen = [contender(name) for name in (BASE, REPLAY, FULL, f"without {NATIVE}")]
     with Conductor() as conductor:
         rows = measure_cell(Measuring(conductor, CELL, chosen, BRIEF, lambda _: None))
         pids = {event.pid for event in conductor.log if event.what == "sample"}
@@ -112,8 +117,8 @@ def test_rows_share_one_process_and_have_equally_many_samples():
     assert {row.status for row in rows.values()} == {"measured"}
     assert len({len(row.samples) for row in rows.values()}) == 1
     assert [ratio["to"] for ratio in rows[REPLAY].ratios] == [BASE]
-    assert {ratio["to"] for ratio in rows[f"without {NATIVE}"].ratios} == {BASE, NATIVE}
-    assert rows[NATIVE].control["engine"] == BASE
+    assert {ratio["to"] for ratio in rows[f"without {NATIVE}"].ratios} == {BASE, FULL}
+    assert rows[FULL].control["engine"] == BASE
 
 
 def test_guests_of_one_room_are_timed_each_on_its_own():
