@@ -1,10 +1,8 @@
 """What does it cost to get ready: from nothing to the end of the first training step, phase by phase?
 
-Warm is once more in a process that has prepared before, cold a fresh process that finds nothing on disk either. At
-quick effort torch.compile gets ready once from cold, in a cell of its own: that takes a quarter of a minute.
+Warm is once more in a process that has prepared before, cold a fresh process that finds nothing on disk either. Getting
+torch.compile ready from cold takes a quarter of a minute a sample, for which quick effort has no time.
 """
-
-from dataclasses import replace
 
 from pytest_benchmark.fixture import BenchmarkFixture
 
@@ -12,8 +10,6 @@ from suites.harness.cell import Cell
 from suites.harness.contender import everyone
 from suites.harness.effort import Effort
 from suites.harness.replay import RunRow
-
-ONCE = 1
 
 
 def cells(effort: Effort, device: str) -> list[Cell]:
@@ -24,14 +20,11 @@ def cells(effort: Effort, device: str) -> list[Cell]:
         for name in ("cnn", "lenet5", "mlp")
     ]
     cold = Cell("preparing", "cnn", "prepare", 64, device=device, rounds=rounds, cold=True)
-    return [*warm, cold, *([replace(cold, rounds=ONCE)] if effort.name == "quick" else [])]
+    return [*warm, cold]
 
 
 def engines(cell: Cell, effort: Effort) -> tuple[str, ...]:
-    """Every engine, also the slow to get ready on the CNN; from cold these stand apart where they do so once."""
-    quickly = everyone(slow=False)
-    if cell.rounds == ONCE:
-        return tuple(name for name in everyone(slow=True) if name not in quickly)
+    """Every engine; at quick effort those that are slow to get ready on the CNN alone, and there warm."""
     return everyone(slow=effort.name != "quick" or (cell.workload == "cnn" and not cell.cold))
 
 
