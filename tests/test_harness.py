@@ -107,6 +107,9 @@ def ratio(low, value, high):
         (ratio(1.05, 1.06, 1.07), ratio(0.98, 1.01, 1.04), "slower"),
         (ratio(0.95, 0.96, 0.97), ratio(0.98, 0.99, 0.995), "faster"),
         (ratio(0.97, 0.98, 0.985), ratio(0.98, 0.99, 0.995), "cannot tell"),
+        (ratio(1.08, 1.12, 1.18), ratio(0.88, 0.89, 0.94), "cannot tell"),
+        (ratio(1.14, 1.16, 1.18), ratio(0.88, 0.89, 0.94), "slower"),
+        (ratio(0.88, 0.90, 0.92), ratio(1.06, 1.10, 1.14), "cannot tell"),
     ],
 )
 def test_a_difference_is_claimed_only_beyond_the_margin_and_beyond_the_control(found, control, claim):

@@ -105,11 +105,15 @@ def verdict(ratio: Ratio, control: Ratio | None, margin: float) -> Verdict:
 
     `margin` is the smallest difference that this effort means to resolve. An interval tells how well the rounds of
     these processes agree, not how far two processes that run the same lie apart, which is often some per cent: so a
-    difference lies wholly beyond `margin`, and beyond the control's interval. There is none where the whole interval
-    lies within `margin` of 1. Between the two lies what cannot be told.
+    difference lies wholly beyond `margin`, and further from 1 than the control's interval reaches on either side: which
+    of two processes is the slow one is chance, and the slow one may be in this ratio. There is none where the whole
+    interval lies within `margin` of 1. Between the two lies what cannot be told.
     """
     least, most = 1.0 - margin, 1.0 + margin
-    floor, ceiling = (least, most) if control is None else (min(least, control.low), max(most, control.high))
+    floor, ceiling = least, most
+    if control is not None:
+        apart = max(control.high, 1.0 / control.low)
+        floor, ceiling = min(least, 1.0 / apart), max(most, apart)
     if ratio.high < floor:
         return "faster"
     if ratio.low > ceiling:
