@@ -21,8 +21,9 @@ learn: $(READY)  ## train cnn and lenet5 on handwritten digits with every engine
 report: $(READY)  ## write the page again from the newest stored run
 	@$(BIN)/python -m report --results $(RESULTS) --output $(PAGE)
 
-test: $(READY)  ## run the tests, and every benchmark once, untimed
-	@$(BIN)/python -m pytest -q
+test: $(READY)  ## run the tests, and every benchmark once, untimed; what measures runs alone
+	@OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -q -n auto --dist loadfile -m "not alone"
+	@$(BIN)/python -m pytest -q -m alone
 
 check: $(READY)  ## formatting, lint, strict types
 	@$(BIN)/ruff format --check .

@@ -142,6 +142,12 @@ def _engines(module: Any, cell: Cell, effort: Effort) -> tuple[str, ...]:
     return named
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """A benchmark takes all cores, be it timed or not."""
+    if "row" in getattr(item, "fixturenames", ()):
+        item.add_marker("alone")
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Learn which engines of each cell are wanted, -k and all, so that a cell is measured for just those."""
     config = session.config

@@ -21,6 +21,8 @@ from suites.harness.measure import Measuring, measure
 from suites.test_attribution import contender, measure_cell
 from tests.faulty import LOADER
 
+pytestmark = pytest.mark.alone
+
 CELL = Cell("attribution", "lenet5", "step", 2)
 FULL = WALK[-1]
 BRIEF = replace(EFFORTS["quick"], seconds_per_engine=0.1, warm_up_seconds=0.05, min_rounds=3, max_rounds=6)

@@ -19,6 +19,8 @@ from suites.harness.rest import rest
 from suites.harness.warming import WINDOW, warm_up
 from suites.harness.worker import whole_float32
 
+pytestmark = pytest.mark.alone
+
 IMAGES = Cell("backward", "lenet5", "loss_and_grad", 4)
 
 

@@ -21,6 +21,8 @@ from suites.harness.effort import EFFORTS
 from suites.harness.measure import Measuring, measure
 from tests.faulty import LOADER
 
+pytestmark = pytest.mark.alone
+
 CELL = Cell("backward", "chain", "loss_and_grad", knobs=(("elements", 4), ("ops", 10)))
 QUICK, STANDARD = EFFORTS["quick"], EFFORTS["standard"]
 BRIEF = replace(QUICK, seconds_per_engine=0.3, warm_up_seconds=0.1, max_rounds=20)
