@@ -1,8 +1,11 @@
 """What does our interface cost a peer: the workload's text on torch against the same network as a plain nn.Module?
 
 The module draws its dropout masks from torch's own generator, so the two are held against the reference with dropout
-off, and timed with it on.
+off, and timed with it on. Both run in one process: two processes of one program differ by more than an interface may
+cost.
 """
+
+from dataclasses import replace
 
 from pytest_benchmark.fixture import BenchmarkFixture
 
@@ -12,6 +15,7 @@ from suites.harness.effort import Effort
 from suites.harness.replay import RunRow
 
 ENGINES = ("torch_eager", "torch_module")
+ROOM = "torch"
 
 
 def cells(effort: Effort, device: str) -> list[Cell]:
@@ -22,7 +26,8 @@ def cells(effort: Effort, device: str) -> list[Cell]:
 
 def contender(name: str) -> Contender:
     """The peer by its name, or the module of the cell's workload."""
-    return Contender(name, loader="suites.harness.modules:load_module") if name == "torch_module" else Contender(name)
+    named = Contender(name, room=ROOM)
+    return replace(named, loader="suites.harness.modules:load_module") if name == "torch_module" else named
 
 
 def test_interface(row: RunRow, benchmark: BenchmarkFixture) -> None:
