@@ -52,7 +52,7 @@ def step(results: Results, labels: Labels) -> Answer:
     others = dict.fromkeys(row.engine for row in results.of("step") if row.style == "static" and row.engine != STATIC)
     details = [compare(results, labels, "step", engine, DYNAMIC).short() for engine in others]
     comparison = compare(results, labels, "step", STATIC, DYNAMIC)
-    return _compared("step", "Is a graph step faster than a tape step?", comparison, details)
+    return compared("step", "Is a graph step faster than a tape step?", comparison, details)
 
 
 def break_even(results: Results, labels: Labels) -> Answer:
@@ -76,22 +76,22 @@ def outside(results: Results, labels: Labels) -> Answer:
     ours = compare(results, labels, "step", STATIC, OUTSIDE)
     details = [
         compare(results, labels, "step", DYNAMIC, OUTSIDE).sentence(),
-        *_against_compiled(results, labels, "step"),
+        *against_compiled(results, labels, "step"),
         _interface_cost(results, labels),
     ]
-    return _compared("outside", "Is a graph step faster than one of PyTorch eager?", ours, details)
+    return compared("outside", "Is a graph step faster than one of PyTorch eager?", ours, details)
 
 
 def forward(results: Results, labels: Labels) -> Answer:
     """Whether the forward pass alone is faster."""
     ours = compare(results, labels, "forward", STATIC, DYNAMIC)
-    return _compared("forward", "And forward alone?", ours, _against_compiled(results, labels, "forward"))
+    return compared("forward", "And forward alone?", ours, against_compiled(results, labels, "forward"))
 
 
 def backward(results: Results, labels: Labels) -> Answer:
     """Whether loss and gradients, without the update, are faster."""
     ours = compare(results, labels, "backward", STATIC, DYNAMIC)
-    return _compared("backward", "And loss with gradients?", ours, _against_compiled(results, labels, "backward"))
+    return compared("backward", "And loss with gradients?", ours, against_compiled(results, labels, "backward"))
 
 
 def attribution(results: Results, labels: Labels) -> Answer:
@@ -127,16 +127,16 @@ def construction(results: Results, labels: Labels) -> Answer:
         largest[labels.place(cell)] = cell
     details = [f"{labels.cell(cell)}: {_times(results, cell)}." for cell in largest.values()]
     comparison = compare(results, labels, "construction", STATIC, DYNAMIC)
-    return _compared("construction", "Is building a graph faster than recording a tape?", comparison, details)
+    return compared("construction", "Is building a graph faster than recording a tape?", comparison, details)
 
 
 def dispatch(results: Results, labels: Labels) -> Answer:
     """What one op costs each engine to dispatch."""
     measured = cells(results.measured("dispatch"))
     details = [f"{labels.cell(cell)}, per op (derived): {_times(results, cell, per_op=True)}." for cell in measured]
-    details += _against_compiled(results, labels, "dispatch")
+    details += against_compiled(results, labels, "dispatch")
     comparison = compare(results, labels, "dispatch", STATIC, DYNAMIC)
-    return _compared("dispatch", "Does an op cost a graph less to dispatch?", comparison, details)
+    return compared("dispatch", "Does an op cost a graph less to dispatch?", comparison, details)
 
 
 def memory(results: Results, labels: Labels) -> Answer:
@@ -199,7 +199,7 @@ def collector(results: Results, labels: Labels) -> Answer:
     others = dict.fromkeys(engine for engine in engines if uncollected(engine) != DYNAMIC)
     details = [compare(results, labels, "collector", engine, uncollected(engine)).sentence() for engine in others]
     comparison = compare(results, labels, "collector", DYNAMIC + COLLECTED, DYNAMIC)
-    return _compared("collector", "Is a step slower with the garbage collector on?", comparison, details)
+    return compared("collector", "Is a step slower with the garbage collector on?", comparison, details)
 
 
 def shapes(results: Results, labels: Labels) -> Answer:
@@ -240,7 +240,7 @@ def novelty(row: Record) -> str:
 
 def agreement(results: Results, labels: Labels) -> Answer:
     """How many measured rows agree with the reference, and which rows were found wrong and so got no time."""
-    measured = [row for row in results.records if row.status == "measured"]
+    measured = results.checkable
     wrong = [row for row in results.records if row.status == "wrong"]
     agreed = sum(row.agreement.verdict == "agrees" for row in measured)
     sentence = (
@@ -252,7 +252,8 @@ def agreement(results: Results, labels: Labels) -> Answer:
     return Answer("rows", "Do the results agree with the reference?", word, sentence, details)
 
 
-def _compared(anchor: str, asked: str, comparison: Comparison, details: Sequence[str] = ()) -> Answer:
+def compared(anchor: str, asked: str, comparison: Comparison, details: Sequence[str] = ()) -> Answer:
+    """The answer that a comparison gives to a question."""
     return Answer(anchor, asked, comparison.word, comparison.sentence(), tuple(details))
 
 
@@ -289,7 +290,7 @@ def _interface_cost(results: Results, labels: Labels) -> str:
     return f"The {OUTSIDE} line costs {'; '.join(texts)} over a plain torch.nn.Module."
 
 
-def _against_compiled(results: Results, labels: Labels, question: Question) -> list[str]:
+def against_compiled(results: Results, labels: Labels, question: Question) -> list[str]:
     """How the graph stands against PyTorch's compiler, where that has rows."""
     there = any(row.engine == COMPILED for row in results.of(question))
     return [compare(results, labels, question, STATIC, COMPILED).sentence()] if there else []

@@ -71,7 +71,7 @@ def _of_rows(results: Results) -> list[str]:
         found.append(
             f"{gaps} of {len(results.records)} rows hold no time; each is named with its reason where it would stand."
         )
-    unchecked = sum(row.status == "measured" and row.agreement.verdict == "unchecked" for row in results.records)
+    unchecked = sum(row.agreement.verdict == "unchecked" for row in results.checkable)
     if unchecked:
         found.append(f"{units.plural(unchecked, 'measured row')} went without a check against the reference.")
     return found

@@ -23,6 +23,9 @@ from report.stored import Cell, Question, Ratio, Record, Run
 STORED_NAME = "[0-9][0-9][0-9][0-9]_*.json"  # how pytest-benchmark names what it autosaves
 ENGINE_ORDER = ("tape", "graph", "graph_replay", "torch_eager", "torch_compile", "torch_module")
 
+YARDSTICK = "sgemm"
+"""The product of matrices that rates are held against: no engine, and checked against nothing."""
+
 COLLECTED = "+gc"  # ends the name of an engine that was measured with the garbage collector on
 
 
@@ -44,6 +47,11 @@ class Results:
     def measured(self, question: Question) -> list[Record]:
         """The rows of a question that have samples."""
         return [record for record in self.of(question) if record.status == "measured"]
+
+    @property
+    def checkable(self) -> list[Record]:
+        """The measured rows whose results can be held against a reference."""
+        return [record for record in self.records if record.status == "measured" and record.engine != YARDSTICK]
 
     def find(self, cell: Cell, engine: str) -> Record | None:
         """The row of one engine in one cell, or None."""

@@ -11,32 +11,22 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 
-from report import units
-from report.answers import COMPILED, DYNAMIC, OUTSIDE, PLAIN
+from report import panels, units
 from report.charts import (
-    break_even,
     collector,
     construction,
     device,
     dispatch,
     learning,
-    live,
-    memory,
-    preparing,
-    ratios,
     shapes,
+    share,
     split,
-    times,
     waterfall,
     ways,
 )
 from report.charts.canvas import Key, Picture
 from report.charts.scene import Scene
-from report.repayment import Repayment, repayments
-from report.stored import Cell, Question, Record
-
-COMPILED_IN: tuple[Question, ...] = ("step", "backward", "forward", "dispatch")
-"""The questions whose rows are held against PyTorch's compiler, where that has rows."""
+from report.stored import Question
 
 TITLES: dict[Question, str] = {
     "step": "Training step",
@@ -55,6 +45,9 @@ TITLES: dict[Question, str] = {
     "loops": "Loops",
     "recursion": "Recursion",
     "recompute": "Recompute instead of keep",
+    "rate": "Share of the machine's rate",
+    "call": "Cost of a call",
+    "elementwise": "Large elementwise ops",
 }
 
 
@@ -106,55 +99,6 @@ def _section(scene: Scene, plan: Plan) -> Section:
     return Section(plan, tuple(found), tuple(gaps) if plan.own_gaps else ())
 
 
-def _timed(question: Question) -> Callable[[Scene], list[Picture]]:
-    """Put times and ratios of each workload side by side."""
-
-    def draw(scene: Scene) -> list[Picture]:
-        found = []
-        for place, rows in scene.places(question).items():
-            found += [times.picture(scene, place, rows), ratios.picture(scene, place, rows, DYNAMIC)]
-        return [picture for picture in found if picture]
-
-    return draw
-
-
-def _preparing(scene: Scene) -> list[Picture]:
-    """Put break-even and phases of a cell side by side; where starts differ, cold and warm break-even of a cell."""
-    crossings: dict[Cell, list[Repayment]] = {}
-    for repayment in repayments(scene.results):
-        crossings.setdefault(repayment.prepare.cell, []).append(repayment)
-    places: dict[Cell, list[Record]] = {}
-    for row in scene.results.of("preparing"):
-        places.setdefault(row.cell._replace(start=""), []).append(row)
-    phases = {place: preparing.picture(scene, place, rows) for place, rows in places.items()}
-    crossed = {cell: break_even.picture(scene, crossings[cell]) for cell in sorted(crossings)}
-    if any(cell.start for cell in crossed):
-        found = [*crossed.values(), *phases.values()]
-    else:
-        found = [picture for place in places for picture in (crossed.get(place), phases[place])]
-    return [picture for picture in found if picture]
-
-
-def _memory(scene: Scene) -> list[Picture]:
-    return [*memory.pictures(scene), *live.pictures(scene)]
-
-
-def _recompute(scene: Scene) -> list[Picture]:
-    found = [ratios.picture(scene, place, rows, DYNAMIC) for place, rows in scene.places("recompute").items()]
-    drawn = [picture for picture in found if picture]
-    return [*drawn, *memory.pictures(scene, "recompute"), *live.pictures(scene, "recompute")]
-
-
-def _against_outside(scene: Scene) -> list[Picture]:
-    found = [ratios.picture(scene, place, rows, OUTSIDE) for place, rows in scene.places("step").items()]
-    for question in COMPILED_IN:
-        there = {row.cell for row in scene.results.measured(question) if row.engine == COMPILED}
-        for place, rows in scene.places(question).items():
-            found.append(ratios.picture(scene, place, [row for row in rows if row.cell in there], COMPILED))
-    found += [ratios.picture(scene, place, rows, PLAIN) for place, rows in scene.places("interface").items()]
-    return [picture for picture in found if picture]
-
-
 NAMES = "The tape and PyTorch eager run plain Python, the graph its own branches and loops, unless a name says more."
 PLANS: tuple[Plan, ...] = (
     Plan(
@@ -163,7 +107,7 @@ PLANS: tuple[Plan, ...] = (
         TITLES["step"],
         "Time of one training step (loss, gradients, update) by batch size, and relative to the tape. Where batch "
         "sizes are swept, both axes are logarithmic; a bar is an interval, a faint dot a sample.",
-        _timed("step"),
+        panels.timed("step"),
     ),
     Plan(
         "break-even",
@@ -171,7 +115,7 @@ PLANS: tuple[Plan, ...] = (
         "Preparing and break-even",
         "The total time spent after n steps, getting ready included: where the lines cross, preparing has paid for "
         "itself. Then, what getting ready consists of. Cold is a fresh process with empty caches, warm is once more.",
-        _preparing,
+        panels.ready,
     ),
     Plan(
         "outside",
@@ -180,10 +124,16 @@ PLANS: tuple[Plan, ...] = (
         "Time of one training step relative to PyTorch eager run through the same interface, and what that costs. "
         "Then, where PyTorch's compiler was measured, time relative to that: of steps, of loss and gradients, of "
         "forward alone and of chains of small ops.",
-        _against_outside,
+        panels.against_outside,
     ),
-    Plan("forward", "forward", TITLES["forward"], "Forward alone, nothing recorded for gradients.", _timed("forward")),
-    Plan("backward", "backward", TITLES["backward"], "Loss and all gradients, no update.", _timed("backward")),
+    Plan(
+        "forward",
+        "forward",
+        TITLES["forward"],
+        "Forward alone, nothing recorded for gradients.",
+        panels.timed("forward"),
+    ),
+    Plan("backward", "backward", TITLES["backward"], "Loss and all gradients, no update.", panels.timed("backward")),
     Plan(
         "split",
         "step",
@@ -229,12 +179,36 @@ PLANS: tuple[Plan, ...] = (
         dispatch.pictures,
     ),
     Plan(
+        "call",
+        "call",
+        TITLES["call"],
+        "Some numbers are added up, each an input of its own: there is next to nothing to compute, so the time is what "
+        "a call costs.",
+        panels.each_timed("call"),
+    ),
+    Plan(
+        "elementwise",
+        "elementwise",
+        TITLES["elementwise"],
+        "Loss and gradients of a chain of elementwise ops on large tensors: what runs op by op reads and writes memory "
+        "at each.",
+        panels.each_timed("elementwise"),
+    ),
+    Plan(
+        "rate",
+        "rate",
+        TITLES["rate"],
+        "The rate at which each engine computes, relative to that of a product of two large float32 matrices, which "
+        "takes its turn in the same rounds.",
+        share.pictures,
+    ),
+    Plan(
         "memory",
         "memory",
         TITLES["memory"],
         "The most that one step holds at once, on top of parameters and batch, in a fresh process. Then, where it is "
         "stored, what is alive at each point of a step.",
-        _memory,
+        panels.held,
     ),
     Plan(
         "recompute",
@@ -242,7 +216,7 @@ PLANS: tuple[Plan, ...] = (
         TITLES["recompute"],
         "A deep chain of large elementwise ops on the tape, whole and in marked parts, of which nothing inside is "
         "kept: the way back runs each part again. Time relative to the whole, then the bytes of both.",
-        _recompute,
+        panels.recomputed,
     ),
     Plan(
         "collector",

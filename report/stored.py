@@ -19,7 +19,8 @@ from report.method import Caution, Check, Clock, Interval, Sparse, Stopped, Warm
 
 Question = Literal[
     "step", "forward", "backward", "construction", "dispatch", "preparing", "memory", "learning", "interface",
-    "collector", "attribution", "shapes", "branches", "loops", "recursion", "recompute",
+    "collector", "attribution", "shapes", "branches", "loops", "recursion", "recompute", "rate",
+    "call", "elementwise",
 ]  # fmt: skip
 Style = Literal["dynamic", "static"]
 Quantity = Literal["forward", "loss_and_grad", "step", "construct", "prepare", "train", "stream"]

@@ -22,6 +22,8 @@ Units = tuple[tuple[float, str], ...]
 TIME: Units = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
 BYTES: Units = ((2.0**30, "GiB"), (2.0**20, "MiB"), (2.0**10, "KiB"), (1.0, "B"))
 TIMES: Units = ((1.0, CROSS),)
+SHARE: Units = ((0.01, "%"),)
+RATE: Units = ((1e12, "TFLOP/s"), (1e9, "GFLOP/s"), (1e6, "MFLOP/s"), (1.0, "FLOP/s"))
 
 
 def unit_of(value: float, units: Units) -> tuple[float, str]:
@@ -71,6 +73,11 @@ def seconds(value: float) -> str:
 def size(value: float) -> str:
     """An amount of memory in binary units; `value` is in bytes."""
     return spread(value, None, None, BYTES)
+
+
+def rate(value: float) -> str:
+    """How fast something computes; `value` is in floating-point operations per second."""
+    return spread(value, None, None, RATE)
 
 
 def ratio(value: float, low: float | None = None, high: float | None = None) -> str:

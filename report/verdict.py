@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from report import answers
+from report import answers, limits
 from report.answers import DYNAMIC, STATIC, Answer
 from report.comparing import all_of, compare
 from report.labels import Labels
@@ -27,6 +27,9 @@ ANSWERS: tuple[Callable[[Results, Labels], Answer], ...] = (
     answers.attribution,
     answers.construction,
     answers.dispatch,
+    limits.call,
+    limits.elementwise,
+    limits.rate,
     answers.memory,
     answers.shapes,
     answers.control_flow,

@@ -70,6 +70,15 @@ def test_of_forty_cells_with_the_same_engine_twice_at_most_two_are_called_differ
     assert sum(verdict in {"faster", "slower"} for verdict in called) <= 2, called
 
 
+def test_a_yardstick_is_timed_with_the_others_and_checked_against_nothing(conductor):
+    yardstick = Contender("nan", loader=LOADER, yardstick=True)
+    rows = rows_of(conductor, ["3 ms", yardstick])
+    assert rows["nan"].agreement.verdict == "unchecked"
+    assert len(rows["nan"].samples) == len(rows["3 ms"].samples) >= BRIEF.min_rounds
+    assert ratio(rows, "3 ms", "nan")["value"] > 1
+    assert rows["3 ms"].agreement.verdict == "agrees"
+
+
 def test_a_slow_first_call_costs_no_samples_and_stands_in_its_own_row(conductor):
     rows = rows_of(conductor, ["slow first call", "3 ms"])
     slow, fast = rows["slow first call"], rows["3 ms"]

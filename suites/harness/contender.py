@@ -28,7 +28,8 @@ class Contender:
     the cell and that name, imported in the worker. `twin` marks the second process of an A/A control. Contenders with
     the same `room` share one process, where each is made ready and timed as if it were alone: what differs from process
     to process then differs between none of them. `formulation`: in which of its ways this one runs the cell's workload,
-    "" for the cell's own.
+    "" for the cell's own. A `yardstick` runs something of its own for the others to be held against, so that its
+    results are checked against nothing.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Contender:
     twin: bool = False
     room: str = ""
     formulation: str = ""
+    yardstick: bool = False
 
     @property
     def label(self) -> str:

@@ -144,6 +144,8 @@ def _prepare(job: Measuring, arm: Arm) -> None:
 
 
 def _agree(job: Measuring, arm: Arm) -> None:
+    if arm.contender.yardstick:
+        return
     results = arm.worker.ask("results")
     found = Agreement(**job.conductor.judge.ask("judge", cell=asdict(job.cell), **results))
     arm.row.agreement = found

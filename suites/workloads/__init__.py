@@ -28,6 +28,7 @@ from suites.workloads import (
     mlp,
     moe,
     rnn_lm,
+    scalars,
     seq2seq,
     shape_stream,
     tree_lstm,
@@ -35,7 +36,7 @@ from suites.workloads import (
 from suites.workloads.workload import Workload
 
 STRAIGHT: Mapping[str, Workload] = MappingProxyType(
-    {w.name: w for w in (cnn.WORKLOAD, lenet5.WORKLOAD, mlp.WORKLOAD, *chain.WORKLOADS)}
+    {w.name: w for w in (cnn.WORKLOAD, lenet5.WORKLOAD, mlp.WORKLOAD, *chain.WORKLOADS, scalars.WORKLOAD)}
 )
 """Workloads that run the same ops for every batch."""
 

@@ -26,6 +26,7 @@ QUANTITY = {
     "forward": "forward", "backward": "loss_and_grad", "step": "step", "interface": "step",
     "shapes": "stream", "attribution": "step",
     "branches": "loss_and_grad", "loops": "loss_and_grad", "recursion": "loss_and_grad", "recompute": "loss_and_grad",
+    "call": "forward", "elementwise": "loss_and_grad", "rate": "loss_and_grad",
 }  # fmt: skip
 ROUNDS = 12
 
@@ -157,6 +158,20 @@ def ways_rows() -> list[Json]:
     return rows
 
 
+def limit_rows() -> list[Json]:
+    """A call that computes nothing, a chain of large ops, and a network beside a product of matrices."""
+    times = {"tape": 24e-6, "graph": 8e-6, "torch_eager": 12e-6}
+    beside = {"tape": 0.1, "graph": 0.05, "torch_eager": 0.08, "sgemm": 0.02}
+    network = timed_cell("rate", "cnn", 64, beside)
+    network[-1]["extra_info"]["counters"] = {"order": 1000, "flops": 2 * 10**9, "task_flops": 3 * 10**9}
+    network[-1]["extra_info"]["agreement"] |= {"verdict": "unchecked", "error": None, "allowed": None}
+    return [
+        *timed_cell("call", "scalars", 1, times, size={"inputs": 10}),
+        *timed_cell("elementwise", "chain", 1, times, size={"elements": 262144, "ops": 32}),
+        *network,
+    ]
+
+
 def make_run() -> Json:
     """A whole stored run: every question, one failed and one skipped row."""
     failed = make_extra("step", "cnn", "graph_replay", 256)
@@ -171,7 +186,7 @@ def make_run() -> Json:
             "system": "Linux", "cpu": {"brand_raw": "Example CPU", "count": 2}, "environment": environment,
         },
         "commit_info": {"id": "0123456789abcdef0123", "time": None, "dirty": False, "branch": "main"},
-        "benchmarks": _steps() + _chains() + _single_rows() + stream_rows() + ways_rows(),
+        "benchmarks": _steps() + _chains() + _single_rows() + stream_rows() + ways_rows() + limit_rows(),
         "missing": [
             make_gap(failed, "failed", "out of memory: wanted 9 GiB"),
             make_gap(skipped, "skipped", "needs a plan that this machine cannot hold"),
@@ -240,6 +255,7 @@ def make() -> SimpleNamespace:
         gap=make_gap,
         run=make_run,
         streams=stream_rows,
+        limits=limit_rows,
     )
 
 

@@ -189,6 +189,7 @@ def test_a_row_without_ratio_is_named(empty_run: Json, make: SimpleNamespace, re
 
 MEASURED = (
     *("step", "construction", "dispatch", "preparing", "memory", "learning", "attribution", "shapes", "recompute"),
+    *("call", "elementwise", "rate"),
     *BY_WAYS,
 )
 
