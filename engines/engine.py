@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, get_args, runtime_checkable
 
 import numpy as np
 import torch
@@ -64,6 +64,12 @@ class Task:
     optimizer: Sgd | None = None
     random: bool = True
     varying: tuple[Varying, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Raises EngineError for a quantity that there is not."""
+        known = get_args(Quantity)
+        if self.quantity not in known:
+            raise EngineError(f"task: quantity: found {self.quantity!r}, expected one of {', '.join(known)}")
 
 
 class Placed(NamedTuple):
@@ -153,14 +159,24 @@ def phase(phases: dict[str, float], name: str) -> Iterator[None]:
 
 
 def place_arrays(arrays: Mapping[str, Array], device: str) -> dict[str, torch.Tensor]:
-    """Arrays copied to a device as torch tensors. Raises EngineError where the device cannot take them."""
+    """Arrays copied to a device as torch tensors. Raises EngineError for what is no array of numbers, or no device."""
+    return {name: _placed(name, array, device) for name, array in arrays.items()}
+
+
+def _placed(name: str, array: Array, device: str) -> torch.Tensor:
     try:
-        return {name: torch.tensor(array, device=device) for name, array in arrays.items()}
+        return torch.tensor(array, device=device)
     except (RuntimeError, AssertionError) as error:  # torch asserts that it was built with CUDA
         raise EngineError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from None
+    except (TypeError, ValueError):
+        found = getattr(array, "dtype", type(array).__name__)
+        raise EngineError(f"{name}: found {found}, expected an array of numbers or truth values") from None
 
 
 def place_batch(task: Task, batch: Mapping[str, Array], key: int) -> Placed:
-    """A batch, and its key if the task is random, on the task's device."""
+    """A batch, and its key if the task is random, on the task's device. Raises EngineError, also if an entry lacks."""
+    missing = [name for name in task.batch if name not in batch]
+    if missing:
+        raise EngineError(f"batch: entry {missing[0]!r} is missing; found {', '.join(batch) or 'none'}")
     placed = torch.tensor(key, dtype=torch.int64, device=task.device) if task.random else None
     return Placed(place_arrays(batch, task.device), placed)

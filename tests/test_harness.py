@@ -71,6 +71,26 @@ def test_the_tolerance_is_twice_eager_s_error_plus_a_little():
     assert 0 <= found.error <= found.allowed < 1e-5
 
 
+def judged(monkeypatch, found, wanted, eager):
+    """The verdict on one tensor."""
+    monkeypatch.setattr(agreement, "_reference", lambda cell: {"loss": np.array(wanted)})
+    monkeypatch.setattr(agreement, "_eager_errors", lambda cell: {"loss": eager})
+    return agreement.judge({"loss": np.array(found)}, IMAGES)
+
+
+def test_a_reference_that_is_not_finite_makes_nobody_right(monkeypatch):
+    for wanted in (math.nan, math.inf):
+        for found in (1.0, math.nan, math.inf):
+            with pytest.raises(ValueError, match=r"loss of the reference is not finite: .*lenet5"):
+                judged(monkeypatch, found, wanted, math.inf)
+
+
+def test_an_eager_run_that_overflows_excuses_nobody(monkeypatch):
+    assert judged(monkeypatch, 1.0, 1.0, math.inf).verdict == "agrees"
+    assert judged(monkeypatch, 1.1, 1.0, math.inf).verdict == "wrong"
+    assert judged(monkeypatch, math.nan, 1.0, math.inf).verdict == "wrong"
+
+
 def test_progress_says_how_far_and_how_long_and_is_silent_without_a_terminal():
     lines = []
     bar = progress.Progress(3, lines.append)

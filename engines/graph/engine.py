@@ -38,13 +38,18 @@ class GraphProgram:
             phases=self.phases,
             build=build,
         )
-        graph = self.executable.graph
-        self.counters = {"nodes": len(graph.nodes), "constants": len(graph.constants), **self.executable.counters()}
         self._batch_names = list(task.batch)
-        if capture and device != "cpu":
+        self._captures = capture and device != "cpu"
+        if self._captures:
             with phase(self.phases, "capture"):
                 self.executable.as_cuda_graph(held=self.parameters).prepare(*self._inputs(example))
-            self.counters["cuda_graphs"] = self.executable.cuda_graphs
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """See `Program.counters`. Counted when asked for: getting ready does not need them."""
+        graph, executable = self.executable.graph, self.executable
+        facts = {"nodes": len(graph.nodes), "constants": len(graph.constants), **executable.counters()}
+        return facts | ({"cuda_graphs": executable.cuda_graphs} if self._captures else {})
 
     def place(self, batch: Mapping[str, Array], key: int) -> Placed:
         """See `Program.place`."""

@@ -23,10 +23,10 @@ class TapeProgram:
             raise EngineError("tape: quantity 'step' needs an optimizer, found None")
         self._task = task
         self._check_finite: Finite = check_finite
-        self._device = canonical_device(task.device)
         self.phases: dict[str, float] = {}
         with phase(self.phases, "place"):
-            self.parameters = place_arrays(task.parameters, task.device)
+            self.parameters = place_arrays(task.parameters, task.device)  # refuses a device that is not there
+            self._device = canonical_device(task.device)
             optimizer = task.optimizer if task.quantity == "step" else None
             self._state = optimizer.state(self.parameters) if optimizer is not None else {}
         self.counters: dict[str, int] = {}

@@ -88,12 +88,21 @@ def check(program: Program, cell: Cell) -> Agreement:
 
 
 def judge(found: Mapping[str, Array], cell: Cell) -> Agreement:
-    """Hold loss, gradients and parameters against the reference; the verdict names the tensor that is furthest off."""
+    """Hold loss, gradients and parameters against the reference; the verdict names the tensor that is furthest off.
+
+    Raises ValueError where the reference itself is not finite: there is nothing then that could be right. Where only
+    eager is not finite, it has overflowed in this dtype, and excuses nobody.
+    """
     wanted, eager = _reference(cell), _eager_errors(cell)
     worst, error, allowed, excess = None, 0.0, 0.0, -1.0
     for name, reference in wanted.items():
+        if not np.isfinite(reference).all():
+            raise ValueError(
+                f"{name} of the reference is not finite: the data or the parameters of {cell.name} are bad"
+            )
         here = relative_error(found[name], reference) if name in found else float("inf")
-        bound = MULTIPLE_OF_EAGER[cell.dtype] * eager[name] + TOLERANCE[cell.dtype] / 10
+        excused = MULTIPLE_OF_EAGER[cell.dtype] * eager[name] if np.isfinite(eager[name]) else 0.0
+        bound = excused + TOLERANCE[cell.dtype] / 10
         if here / bound > excess:
             worst, error, allowed, excess = name, here, bound, here / bound
     return Agreement("agrees" if excess <= 1.0 else "wrong", worst, error, allowed)

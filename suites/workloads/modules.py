@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import nn
 
-from engines.engine import Array, Outputs, Placed, Style, Task, place_batch
+from engines.engine import Array, Outputs, Placed, Style, Task, phase, place_arrays, place_batch
 
 
 class Cnn(nn.Module):
@@ -89,14 +89,19 @@ class ModuleProgram:
 
     def __init__(self, name: str, task: Task) -> None:
         self._task = task
-        self._module = load_parameters(MODULES[name](), task.parameters).to(task.device).train(task.random)
-        self.parameters = dict(self._module.named_parameters())
-        self.phases: Mapping[str, float] = {}
+        self.phases: dict[str, float] = {}
+        with phase(self.phases, "make module"):
+            module = MODULES[name]()
+        with phase(self.phases, "place"):
+            module.load_state_dict(place_arrays(task.parameters, task.device), assign=True)
+            self._module = module.to(task.device).train(task.random)
+            self.parameters = dict(self._module.named_parameters())
         self.counters: Mapping[str, int] = {}
         assert task.optimizer is not None
-        self._optimizer = torch.optim.SGD(
-            self._module.parameters(), lr=task.optimizer.lr, momentum=task.optimizer.momentum
-        )
+        with phase(self.phases, "make optimizer"):
+            self._optimizer = torch.optim.SGD(
+                self._module.parameters(), lr=task.optimizer.lr, momentum=task.optimizer.momentum
+            )
 
     def place(self, batch: Mapping[str, Array], key: int) -> Placed:
         """See `Program.place`."""
