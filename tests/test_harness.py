@@ -6,6 +6,7 @@ import itertools
 import math
 import random
 import time
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -178,6 +179,44 @@ def test_a_warm_up_that_never_settles_says_so_when_its_budget_is_spent():
     found = warm_up(lambda: time.sleep(0.001) or float(next(growing) ** 2), budget_seconds=0.05)
     assert not found.stable
     assert len(found.seconds) > 1
+
+
+class Event:
+    """A CUDA event that writes down what it is told; the device takes 2 ms from one to the next."""
+
+    log: ClassVar[list[str]] = []
+    made = 0
+
+    def __init__(self):
+        Event.made += 1
+        self.name = Event.made
+
+    def record(self, stream):
+        Event.log.append(f"record {self.name} on {stream}")
+
+    def synchronize(self):
+        time.sleep(0.005)  # until the device has done what came before
+        Event.log.append(f"wait for {self.name}")
+
+    def elapsed_time(self, other):
+        return 2.0 * (other.name - self.name)
+
+
+def test_each_call_on_a_gpu_stands_between_two_events_and_is_waited_for(monkeypatch):
+    log: list[str] = []
+    monkeypatch.setattr(Event, "log", log)
+    monkeypatch.setattr(clock, "_event", Event)
+    monkeypatch.setattr(clock, "synchronize", lambda device: log.append(f"finish {device}"))
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: f"{device}'s stream")
+    found = clock.sample(lambda: log.append("call"), 2, "cuda:1")
+    assert log[:4] == [f"record {number} on cuda:1's stream" for number in (1, 2, 3, 4)]  # made before the clock runs
+    each = [[f"record {a} on cuda:1's stream", "call", f"record {b} on cuda:1's stream", f"wait for {b}"]
+            for a, b in ((1, 2), (3, 4))]  # fmt: skip
+    assert log[4:13] == ["finish cuda:1", *each[0], *each[1]]
+    assert log[13:] == ["finish cuda:1", *clock.CALLS_PER_SYNC * ["call"], "finish cuda:1"]
+    assert found.device_seconds == pytest.approx(0.002)
+    assert 0.005 <= found.seconds < 0.02
+    assert 0 < found.every_seconds < 0.005
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")

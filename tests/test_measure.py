@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from suites.harness import heap
+from suites.harness.caches import OTHERS, OURS
 from suites.harness.cell import Cell
 from suites.harness.conductor import Conductor, Limits
 from suites.harness.contender import Contender
@@ -241,6 +242,14 @@ def test_a_worker_tells_who_it_is_and_what_becomes_of_freed_memory(conductor):
     assert worker.facts["pid"] == worker.pid
     assert worker.facts["allocator"] in {heap.KEPT, heap.AS_IT_IS}
     assert (worker.facts["allocator"] == heap.KEPT) == (platform.libc_ver()[0] == "glibc")
+
+
+def test_a_fresh_worker_finds_no_compiler_s_cache(conductor):
+    with conductor.fresh(Contender("tape")) as worker:
+        worker.greet()
+        environ = Path(f"/proc/{worker.pid}/environ").read_bytes()
+        for name in (*OURS, *OTHERS):
+            assert f"{name}={conductor.folder}/".encode() in environ
 
 
 def test_a_worker_under_an_interpreter_that_is_not_there_costs_its_row(conductor):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,13 @@ from typing import Any
 import pytest
 
 from engines.graph.lower import compiler
+from suites.harness.caches import OURS, empty_caches
 from suites.harness.cell import Cell
 from suites.harness.contender import Contender
 from suites.harness.effort import EFFORTS
 from suites.harness.measure import Measuring
 from suites.harness.protocol import WorkerError
-from suites.harness.stream import empty_caches, pass_twice
+from suites.harness.stream import pass_twice
 from suites.streams import contender, measure_cell
 
 CELL = Cell("shapes", "shape_stream", "stream", knobs=(("distinct", 2), ("steps", 3)), rounds=3)
@@ -101,7 +103,8 @@ def test_caches_lie_where_the_system_says_and_are_empty_for_a_stream(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    for name in OURS:
+        monkeypatch.delenv(name, raising=False)
     assert compiler.cache_folder() == tmp_path / ".cache" / "tape-vs-graph"
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "elsewhere"))
     usual = compiler.cache_folder()
@@ -110,6 +113,8 @@ def test_caches_lie_where_the_system_says_and_are_empty_for_a_stream(
     with empty_caches():
         inside = compiler.cache_folder()
         assert inside != usual
+        assert all(os.environ[name] != str(tmp_path / "elsewhere") for name in OURS)
         assert list(inside.iterdir()) == []
     assert not inside.exists()
     assert compiler.cache_folder() == usual
+    assert "TRITON_CACHE_DIR" not in os.environ

@@ -69,20 +69,26 @@ def sample(call: Callable[[], object], calls: int, device: str, *, collector: bo
 
 
 def _synchronised(call: Callable[[], object], calls: int, device: str, *, collector: bool) -> tuple[float, float]:
-    """Seconds per call on the host and on the device, the device synchronised after every call."""
-    marks = [(_event(), _event()) for _ in range(calls)]
+    """Seconds per call on the host and on the device, the device synchronised after every call.
+
+    The device's are from the first event to the second: where it waits for the host's next launch, that counts.
+    """
     stream = torch.cuda.current_stream(device)
+    marks = [(_event(), _event()) for _ in range(calls)]
+    for mark in (mark for pair in marks for mark in pair):
+        mark.record(stream)  # torch makes an event when it is first recorded, which is not to be timed
+    host = 0.0
     with collector_set(collector):
         synchronize(device)
-        start = time.perf_counter()
         for before, after in marks:
             before.record(stream)
+            start = time.perf_counter()
             call()
             after.record(stream)
             after.synchronize()
-        host = (time.perf_counter() - start) / calls
+            host += time.perf_counter() - start
     milliseconds = math.fsum(before.elapsed_time(after) for before, after in marks)
-    return host, milliseconds / 1e3 / calls
+    return host / calls, milliseconds / 1e3 / calls
 
 
 def _event() -> torch.cuda.Event:

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
+from suites.harness.caches import variables
 from suites.harness.contender import Contender
 from suites.harness.protocol import VERSION, WorkerError, decode, encode
 
@@ -257,7 +258,7 @@ class Conductor:
     def fresh(self, contender: Contender) -> Iterator[Worker]:
         """A worker in a new process with empty caches on disk, ended afterwards."""
         caches = Path(tempfile.mkdtemp(dir=self.folder))
-        worker = self._made(contender, {"XDG_CACHE_HOME": str(caches), "TORCHINDUCTOR_CACHE_DIR": str(caches)})
+        worker = self._made(contender, variables(caches))
         try:
             yield worker
         finally:

@@ -5,24 +5,19 @@ What the first passage takes beyond the second is what it costs to meet shapes f
 
 from __future__ import annotations
 
-import os
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 
 from engines.engine import Engine, Placed, Program
 from engines.ops.random import step_key
+from suites.harness.caches import empty_caches
 from suites.harness.cell import Cell
 from suites.harness.clock import collector_set, synchronize
 from suites.workloads.workload import cast_floats
 
 SEED = 0
-CACHES = "XDG_CACHE_HOME"
-"""The variable that says where a user's caches lie."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,18 +64,3 @@ def _passage(program: Program, placed: list[Placed], device: str) -> tuple[list[
         taken.append(time.perf_counter() - start)
         losses.append(loss)
     return taken, [float(loss.detach()) for loss in losses]
-
-
-@contextmanager
-def empty_caches() -> Iterator[None]:
-    """Within, what programs keep on disk between runs is not there, and goes nowhere that lasts."""
-    before = os.environ.get(CACHES)
-    with tempfile.TemporaryDirectory(prefix="tape-vs-graph-") as folder:
-        os.environ[CACHES] = folder
-        try:
-            yield
-        finally:
-            if before is None:
-                del os.environ[CACHES]
-            else:
-                os.environ[CACHES] = before

@@ -129,8 +129,11 @@ class Worker:
     def judge(self, given: Given) -> Answer:
         """Hold another worker's results against the reference."""
         path = Path(given["path"])
-        verdict = judge(load_arrays(path), cell_from(given["cell"]))
+        cell = cell_from(given["cell"])
+        verdict = judge(load_arrays(path), cell)
         path.unlink()
+        if cell.device != "cpu":
+            _give_back()  # what the reference took of a GPU that is about to be measured
         return asdict(verdict)
 
     def first_call(self, given: Given) -> Answer:
@@ -204,10 +207,7 @@ class Worker:
         """Forget the cell and free what it held."""
         self._ready.pop(self.guest, None)
         self._training = None
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-            torch.cuda.empty_cache()
+        _give_back()
         return {}
 
 
@@ -312,6 +312,14 @@ def whole_float32() -> None:
     # Not by `fp32_precision` of its parts: after that torch refuses to say, to whoever asks in the older way.
     torch.backends.cudnn.allow_tf32 = False
     torch.set_float32_matmul_precision("highest")
+
+
+def _give_back() -> None:
+    """Free what nobody holds any more, on a GPU too. A process that has not used one leaves it alone."""
+    gc.collect()
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()
 
 
 def _limit_memory(most_bytes: int) -> None:
