@@ -12,7 +12,7 @@ from engines.graph import PIPELINE, Executable, Graph, differentiate, trace, ver
 from engines.graph.compile import run_passes
 from engines.graph.control import LOOPS, all_nodes
 from engines.graph.lower.places import VIEWED
-from engines.graph.lower.whole import LARGEST_PRODUCT, WRITTEN
+from engines.graph.lower.written import LARGEST_PRODUCT, WRITTEN
 from engines.value import EngineError, Spec
 
 Body = Callable[[Any, Any, Any, Any], Any]
