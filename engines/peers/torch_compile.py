@@ -12,8 +12,10 @@ program starts with nothing compiled in this process, as in a script of its own;
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from types import MethodDescriptorType
+from typing import Any
 
 import torch
 from torch._dynamo.exc import BackendCompilerFailed
@@ -21,9 +23,23 @@ from torch._dynamo.utils import counters
 from torch._inductor.exc import InductorError, InvalidCxxCompiler
 
 from engines.engine import Array, LossFunction, Outputs, Placed, Style, Task, phase
+from engines.op import Op
+from engines.ops import bare_kernel
 from engines.ops.random import step_key
-from engines.peers.torch_eager import TorchEagerProgram
+from engines.peers.torch_eager import TorchEagerProgram, native_ops
 from engines.value import EngineError, UnavailableError
+
+
+def _traceable(op: Op) -> Callable[..., Any]:
+    """An op's kernel as a function of torch: not every version of the compiler goes into a method of the tensor."""
+    kernel = bare_kernel(op)
+    if not isinstance(kernel, MethodDescriptorType):
+        return kernel
+    function: Callable[..., Any] = getattr(torch, kernel.__name__)
+    return function
+
+
+OPS = native_ops(_traceable)
 
 
 class TorchCompileProgram:
@@ -35,7 +51,7 @@ class TorchCompileProgram:
             torch.compiler.reset()  # else the ninth text of one process would run uncompiled, and nobody would be told
             loss = _compiled(task)
         graphs, breaks = _graphs(), _breaks()
-        self._eager = TorchEagerProgram(replace(task, loss=loss))
+        self._eager = TorchEagerProgram(replace(task, loss=loss), OPS)
         self.phases |= self._eager.phases
         self._compile(task)
         self.counters = {"graphs": _graphs() - graphs, "graph_breaks": _breaks() - breaks}

@@ -15,7 +15,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from engines.engine import Array, Mark, Outputs, Placed, Style, Task, phase, place_arrays, place_batch, unmarked
-from engines.op import Namespace
+from engines.op import Namespace, Op
 from engines.ops import bare_kernel, bind
 from engines.value import EngineError
 
@@ -49,22 +49,23 @@ NATIVE: Mapping[str, Callable[..., Any]] = {
 """Functions that torch differentiates better than the kernel that our engines give gradient rules for."""
 
 
-def _namespace() -> Namespace:
-    ops = bind("torch_eager", bare_kernel)
+def native_ops(kernel: Callable[[Op], Callable[..., Any]] = bare_kernel) -> Namespace:
+    """Torch's functions under the names of the op table; differentiable by torch."""
+    ops = bind("torch_eager", kernel)
     for name, function in NATIVE.items():
         ops.add_function(name, function)
     return ops
 
 
-OPS = _namespace()
-"""Torch's functions under the names of the op table; differentiable by torch."""
+OPS = native_ops()
 
 
 class TorchEagerProgram:
-    """A task on torch's autograd."""
+    """A task on torch's autograd; its loss receives `ops`."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task, ops: Namespace = OPS) -> None:
         self._task = task
+        self._ops = ops
         self.phases: dict[str, float] = {}
         with phase(self.phases, "place"):
             placed = place_arrays(task.parameters, task.device)
@@ -109,7 +110,7 @@ class TorchEagerProgram:
 
     def record(self, placed: Placed) -> torch.Tensor:
         """See `DynamicProgram.record`."""
-        loss: torch.Tensor = self._task.loss(OPS, self.parameters, placed.batch, placed.key)
+        loss: torch.Tensor = self._task.loss(self._ops, self.parameters, placed.batch, placed.key)
         return loss
 
 
