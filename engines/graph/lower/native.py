@@ -8,7 +8,7 @@ Where no compiler is found or it refuses, there are no functions and the graph r
 
 from __future__ import annotations
 
-import ctypes
+import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -140,7 +140,7 @@ def bound(function: Callable[..., int], body: Graph, name: str) -> Function:
     ]
     in_place = bool(body.donated)
     aliases = [updated.get(var, 0) for var in body.outputs.values()]
-    pointers = ctypes.c_void_p * (given_count + len(results))
+    pack = struct.Struct(f"{given_count + len(results)}P").pack  # several times as fast as an array by ctypes
     nowhere = (None,) * len(results)
     new_like = torch.empty_like
 
@@ -178,7 +178,7 @@ def bound(function: Callable[..., int], body: Graph, name: str) -> Function:
             else new_like(result, memory_format=torch.contiguous_format)
             for result, alias, place in zip(results, aliases, out, strict=True)
         ]
-        status = function(pointers(*[t.data_ptr() for t in given], *[t.data_ptr() for t in outputs]))
+        status = function(pack(*[t.data_ptr() for t in given], *[t.data_ptr() for t in outputs]))
         if status == OUTSIDE:  # of which torch's kernel would not take notice
             first = body.nodes[0]
             raise EngineError(
