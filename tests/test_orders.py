@@ -14,7 +14,7 @@ from engines.graph import PIPELINE, Executable, Graph, compile_loss, verify
 from engines.graph import passes as passes_module
 from engines.graph.compile import run_passes
 from engines.graph.fused import FUSED, inline
-from engines.graph.passes import AFTER, Pass, is_allowed
+from engines.graph.passes import AFTER, CHANNELS_LAST, Pass, is_allowed
 from engines.ops.random import step_key
 from engines.value import Spec
 from suites.workloads import STRAIGHT, WORKLOADS, load_workload
@@ -27,7 +27,7 @@ FEW = 3
 TEXTS = 4
 """Different sets of regions that are compiled for each workload and test: a C compiler takes its time."""
 
-NAMES = {step.__name__: step for step in PIPELINE}
+NAMES = {step.__name__: step for step in CHANNELS_LAST}
 
 
 @pytest.fixture(autouse=True)
@@ -76,8 +76,8 @@ def drawn(count: int, seed: int) -> list[tuple[Pass, ...]]:
     rng = np.random.default_rng(seed)
     found: list[tuple[Pass, ...]] = []
     while len(found) < count:
-        size = rng.integers(1, len(PIPELINE) + 1)
-        order = [PIPELINE[n] for n in rng.permutation(len(PIPELINE))[:size]]
+        size = rng.integers(1, len(CHANNELS_LAST) + 1)
+        order = [CHANNELS_LAST[n] for n in rng.permutation(len(CHANNELS_LAST))[:size]]
         found.append(tuple(arranged(order)))
     return found
 
@@ -129,6 +129,7 @@ def test_random_passes_in_random_orders_keep_what_a_workload_gives(workload: str
 def test_rules_name_passes_and_the_pipeline_keeps_them() -> None:
     assert {*AFTER, *(name for names in AFTER.values() for name in names)} <= set(NAMES)
     assert is_allowed(PIPELINE)
+    assert is_allowed(CHANNELS_LAST)
     assert all(is_allowed(passes) for passes in drawn(50, seed=1))
 
 

@@ -28,6 +28,7 @@ from engines.graph.ir import Graph, Node, Plan, Var
 from engines.graph.lifetimes import Life, bytes_of, is_opaque, levels, lifetimes, standing
 from engines.graph.lower.formulas import ROWS
 from engines.graph.lower.into import into
+from engines.graph.nhwc import OPS as NHWC_OPS
 
 ALIGNMENT = 64
 """Bytes: where a value may begin, as in torch's own allocator; a vector register's width."""
@@ -73,7 +74,7 @@ def _contiguous(graph: Graph) -> set[Var]:
     found = {*graph.inputs.values(), *(var for var, tensor in graph.constants.items() if tensor.is_contiguous())}
     for node in graph.nodes:
         given = into(node)
-        always = node.op is FUSED or (given is not None and not given.elementwise)
+        always = node.op is FUSED or node.op in NHWC_OPS or (given is not None and not given.elementwise)
         if always or ((given is not None or node.op.name in PLAIN) and found.issuperset(reads(node))):
             found.update(node.outputs)
         found.update(var for var in node.outputs if math.prod(var.spec.shape) == 1)

@@ -22,6 +22,7 @@ def _max_pool2d(x: torch.Tensor, *, kernel_size: Pair, stride: Pair | None, padd
 def _max_pool2d_backward(
     g: torch.Tensor,
     indices: torch.Tensor,
+    x: torch.Tensor | None = None,
     *,
     shape: Shape,
     kernel_size: Pair,
@@ -30,7 +31,7 @@ def _max_pool2d_backward(
     dilation: Pair,
 ) -> Any:
     step = pair(kernel_size if stride is None else stride)
-    x = g.new_empty(shape)  # only its sizes are read, so the result may lie there
+    x = g.new_empty(shape) if x is None else x  # only its sizes are read, so the result may lie there
     return aten.max_pool2d_with_indices_backward.grad_input(
         g, x, pair(kernel_size), step, pair(padding), pair(dilation), False, indices, grad_input=x
     )
@@ -48,10 +49,16 @@ def _avg_pool2d(x: torch.Tensor, *, kernel_size: Pair, stride: Pair | None, padd
 
 
 def _avg_pool2d_backward(
-    g: torch.Tensor, *, shape: Shape, kernel_size: Pair, stride: Pair | None, padding: Pair
+    g: torch.Tensor,
+    x: torch.Tensor | None = None,
+    *,
+    shape: Shape,
+    kernel_size: Pair,
+    stride: Pair | None,
+    padding: Pair,
 ) -> Any:
     step = pair(kernel_size if stride is None else stride)
-    x = g.new_empty(shape)  # only its sizes are read, so the result may lie there
+    x = g.new_empty(shape) if x is None else x  # only its sizes are read, so the result may lie there
     return aten.avg_pool2d_backward.grad_input(
         g, x, pair(kernel_size), step, pair(padding), False, True, None, grad_input=x
     )

@@ -21,6 +21,7 @@ from engines.graph.passes.fold import fold
 from engines.graph.passes.fuse import fuse
 from engines.graph.passes.gather import gather
 from engines.graph.passes.hoist import hoist
+from engines.graph.passes.layout import layout
 from engines.graph.passes.narrow import narrow
 from engines.graph.passes.order import order as order
 from engines.graph.passes.pool import pool
@@ -52,7 +53,13 @@ Narrow comes before fold because it makes small what fold may then compute, and 
 reads. Hoist comes after cse, so that what moves out is there once, and before fuse, which would tie it to what stays.
 Fuse comes after all that look at single nodes, but for the choice of kernels, which takes what is left. A plan
 is of the nodes that run, so it comes last: another pass after it drops it where it changes a node. Not here, for they
-cost time: `order` and `rematerialise(budget_bytes)`, for those who need the memory."""
+cost time: `order` and `rematerialise(budget_bytes)`, for those who need the memory, and `layout`."""
+
+CHANNELS_LAST: tuple[Pass, ...] = tuple(
+    step for each in PIPELINE for step in ((layout, each) if each is pool else (each,))
+)
+"""The same with `layout`, ahead of what takes images as they are. Not the usual one: on a processor, what C does for
+max-pooling and by Winograd outweighs what torch's kernels gain by the other order of elements."""
 
 AFTER: Mapping[str, frozenset[str]] = MappingProxyType({})
 """Which passes a pass must come after, by name, where both are used: a rule of what is right, not of what finds most.

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from engines.graph.fused import FUSED, overwritten_values, part_of, reads
 from engines.graph.ir import Graph, Node, Var, overwritten
 from engines.graph.lifetimes import Memory, bytes_of, is_opaque
+from engines.graph.nhwc import NHWC
 from engines.graph.passes.dce import dce
 from engines.graph.passes.order import order
 from engines.graph.plan_memory import SLACK, demand, plan_memory
@@ -193,8 +194,8 @@ def _cost(node: Node) -> float:
 
 def _flops(node: Node) -> float:
     """Of the ops that do much more than to move elements."""
-    if node.op.name not in {"matmul", "linear", "conv2d"}:
+    if node.op.name not in {"matmul", "linear", "conv2d", NHWC["conv2d"].name}:
         return 0.0
     x, w = (i.spec.shape for i in node.inputs[:2] if isinstance(i, Var))
-    inner = math.prod(w[1:]) if node.op.name == "conv2d" else x[-1]
+    inner = x[-1] if node.op.name in {"matmul", "linear"} else math.prod(w[1:])
     return 2.0 * math.prod(node.outputs[0].spec.shape) * inner
