@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from engines.graph import Executable, Graph, trace, trial, verify
-from engines.graph.formulations import HAS_ONEDNN, onednn_of, winograd_of
+from engines.graph.formulations import HAS_ONEDNN, onednn_of, patches_of, winograd_of
 from engines.graph.fused import inline, readers_of, region_node
 from engines.graph.passes import choose_kernels, pool
 from engines.graph.trial import fastest
@@ -72,9 +72,58 @@ def test_matrix_products_may_be_by_onednn() -> None:
     assert_as_sums(Executable.build(chosen)(*inputs), run(graph, *inputs))
 
 
+def weight(ops: Any, g: Any, x: Any, out: int = 6, window: int = 3, **attrs: Any) -> Any:
+    return ops.conv2d_weight(g, x, shape=(out, x.spec.shape[1], window, window), **attrs)
+
+
+@pytest.mark.usefixtures("last")
+def test_the_gradient_by_a_small_weight_may_be_one_product() -> None:
+    graph = traced(lambda ops, g, x: weight(ops, g, x, padding=1), spec(2, 6, 5, 4), spec(2, 3, 5, 4))
+    expected = """
+        graph f(x: f32[2,6,5,4], y: f32[2,3,5,4]) {
+          %0: f32[6,3,3,3] = conv2d_weight_patches(x, y, shape=(6, 3, 3, 3), padding=1)
+          return out=%0
+        }
+    """
+    assert text(inline(verify(choose_kernels(graph)))) == dedent(expected).strip()
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(
+    ("image", "out", "attrs"),
+    [
+        ((1, 1, 7, 6), 4, {}),
+        ((3, 5, 8, 7), 2, {"padding": 1}),
+        ((2, 3, 9, 8), 6, {"padding": (0, 2), "stride": (2, 1)}),
+        ((2, 2, 8, 8), 3, {"stride": 2}),
+    ],
+)
+def test_patches_give_what_the_gradient_gives(
+    image: tuple[int, ...], out: int, attrs: Mapping[str, Any], bias: bool
+) -> None:
+    steps, pads = (((v, v) if isinstance(v := attrs.get(n, d), int) else v) for n, d in (("stride", 1), ("padding", 0)))
+    seen = [(image[d] + 2 * pads[d - 2] - 3) // steps[d - 2] + 1 for d in (2, 3)]
+
+    def model(ops: Any, s: Mapping[str, Any]) -> Mapping[str, Any]:
+        op, shape = ops.conv2d_weight_bias if bias else ops.conv2d_weight, (out, image[1], 3, 3)
+        found = op(s["g"], s["x"], shape=shape, **attrs)
+        return {"w": found[0], "b": found[1]} if bias else {"w": found}
+
+    graph = trace(model, {"g": spec(image[0], out, *seen), "x": spec(*image)})
+    (node,) = graph.nodes
+    other = patches_of(node)
+    assert other is not None
+    inputs = [tensor(*var.spec.shape, seed=seed) for seed, var in enumerate(graph.inputs.values())]
+    assert_as_sums(Executable.build(graph.with_nodes((other,)))(*inputs), run(graph, *inputs))
+
+
 LEFT_ALONE: dict[str, Callable[..., Any]] = {
     "stride": lambda ops, x, w, b: ops.conv2d(x, w, b, stride=2),
     "dilation": lambda ops, x, w, b: ops.conv2d(x, w, b, dilation=2),
+    "a dilated gradient": lambda ops, x, w, b: weight(ops, ops.conv2d(x, w, b, dilation=2), x, 16, dilation=2),
+    "a gradient with many patches": lambda ops, x, w, b: weight(
+        ops, ops.full_like(b, shape=(99, 16, 8, 8), value=1.0), ops.full_like(b, shape=(99, 8, 10, 10), value=1.0), 16
+    ),
     "a small product": lambda ops, x, w, b: ops.matmul(ops.reshape(x, shape=(16, 48)), ops.reshape(w, shape=(48, 24))),
 }
 

@@ -1,6 +1,7 @@
 """Ops that compute in another way what an op of the table does. No engine offers them: only a pass makes them.
 
-    conv2d(x, w, b)  and  conv2d_winograd(x, w, b)      # the same within rounding
+    conv2d(x, w, b)   and  conv2d_winograd(x, w, b)       # the same within rounding
+    conv2d_weight(g, x)  and  conv2d_weight_patches(g, x)
 
 A formulation is an op with a kernel of its own, so that a graph that holds one still says what it means and runs
 anywhere. A lowering may write it in C.
@@ -9,11 +10,12 @@ anywhere. A lowering may write it in C.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 
 from engines.graph.ir import Node, Var
-from engines.op import Op
+from engines.op import REQUIRED, Op
 from engines.ops.conv import Pair, pair
 
 FEWEST_CHANNELS = 8
@@ -54,12 +56,42 @@ LINEAR_ONEDNN = Op("linear_onednn", _onednn, (None, None, None))
 MATMUL_ONEDNN = Op("matmul_onednn", lambda a, b: _onednn(a, b.t()), (None, None))
 """The product of two matrices by oneDNN."""
 
+
+def _patches(
+    g: torch.Tensor, x: torch.Tensor, *, shape: tuple[int, ...], stride: Pair, padding: Pair
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The gradient of a weight of `shape`, and g as a matrix with a row for each channel."""
+    (high, wide), (down, right) = pair(padding), pair(stride)
+    padded = torch.constant_pad_nd(x, [wide, wide, high, high]) if high or wide else x
+    windows = padded.unfold(2, shape[2], down).unfold(3, shape[3], right)
+    patches = windows.permute(1, 4, 5, 0, 2, 3).reshape(math.prod(shape[1:]), -1)
+    rows = g.transpose(0, 1).reshape(shape[0], -1)
+    return (rows @ patches.t()).view(shape), rows
+
+
+def _patches_bias(g: torch.Tensor, x: torch.Tensor, **attrs: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    weight, rows = _patches(g, x, **attrs)
+    return weight, rows.sum(1)
+
+
+PATCHES_ATTRS = {"shape": REQUIRED, "stride": 1, "padding": 0}
+
+PATCHES = Op("conv2d_weight_patches", lambda g, x, **attrs: _patches(g, x, **attrs)[0], (None, None), PATCHES_ATTRS)
+"""The gradient by a convolution's weight as one product of matrices: g, and what each of its elements saw of x."""
+
+PATCHES_BIAS = Op("conv2d_weight_bias_patches", _patches_bias, (None, None), PATCHES_ATTRS, outputs=2)
+"""The same with the gradient by the bias."""
+
+MOST_PATCHES = 1 << 18
+"""Elements of all patches, up to which they stay in a core's cache: where they do not, writing them costs more than the
+product saves."""
+
 HAS_ONEDNN = torch._C._has_mkldnn and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 FEWEST_PRODUCTS = 1 << 20
 """Multiplications of a matrix product from which on it is worth a second look."""
 
-OPS = (WINOGRAD, LINEAR_ONEDNN, MATMUL_ONEDNN)
+OPS = (WINOGRAD, LINEAR_ONEDNN, MATMUL_ONEDNN, PATCHES, PATCHES_BIAS)
 
 
 def winograd_of(node: Node) -> Node | None:
@@ -73,6 +105,20 @@ def winograd_of(node: Node) -> Node | None:
     if not suits or x.spec.dtype != torch.float32 or 0 in node.outputs[0].spec.shape:
         return None
     return Node(WINOGRAD, node.inputs, {"padding": node.attrs["padding"]}, node.outputs, node.where)
+
+
+def patches_of(node: Node) -> Node | None:
+    """A weight's gradient by patches, where these are few: no dilation or groups, float32."""
+    op = {"conv2d_weight": PATCHES, "conv2d_weight_bias": PATCHES_BIAS}.get(node.op.name)
+    g, x = node.inputs
+    if op is None or not isinstance(g, Var) or not isinstance(x, Var):
+        return None
+    plain = [*pair(node.attrs["dilation"]), node.attrs["groups"]] == [1] * 3
+    images, _, *seen = g.spec.shape
+    elements = images * math.prod(seen) * math.prod(node.attrs["shape"][1:])
+    if not plain or g.spec.dtype != torch.float32 or not 0 < elements <= MOST_PATCHES:
+        return None
+    return Node(op, node.inputs, {name: node.attrs[name] for name in PATCHES_ATTRS}, node.outputs, node.where)
 
 
 def onednn_of(node: Node) -> Node | None:

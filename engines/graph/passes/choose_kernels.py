@@ -2,6 +2,7 @@
 
     conv2d(x, w, b)                        -> conv2d_winograd(x, w, b)
     p, i = max_pool2d(conv2d(x, w, b))     -> p, i = max_pool2d(conv2d_winograd(x, w, b)), as one region
+    conv2d_weight(g, x)                    -> conv2d_weight_patches(g, x), a product of matrices; also with the bias
     linear(x, w, b), matmul(a, b)          -> the same by oneDNN instead of BLAS
 
 Same outputs within rounding. Each formulation is compiled and run on random values when the graph is compiled, unless
@@ -17,7 +18,7 @@ from dataclasses import replace
 
 import torch
 
-from engines.graph.formulations import onednn_of, winograd_of
+from engines.graph.formulations import onednn_of, patches_of, winograd_of
 from engines.graph.fused import FUSED, inline, readers_of, region_node
 from engines.graph.ir import Graph, Node, Var
 from engines.graph.pooled import POOL
@@ -25,7 +26,13 @@ from engines.graph.trial import fastest
 
 Rule = Callable[[Node], Node | None]
 
-RULES: Mapping[str, tuple[Rule, ...]] = {"conv2d": (winograd_of,), "linear": (onednn_of,), "matmul": (onednn_of,)}
+RULES: Mapping[str, tuple[Rule, ...]] = {
+    "conv2d": (winograd_of,),
+    "conv2d_weight": (patches_of,),
+    "conv2d_weight_bias": (patches_of,),
+    "linear": (onednn_of,),
+    "matmul": (onednn_of,),
+}
 """Other formulations of an op, each a function that gives the other node, or None where it does not fit."""
 
 
