@@ -3,7 +3,7 @@
     for found in attributions(results):
         found.steps           # what turning each switch on changed, in seconds: below zero is faster
         found.interaction     # what the whole changes beyond the sum of the steps
-        found.alone           # what turning each switch on changes where all others are on already
+        found.alone           # what turning each switch on changes where all others are on already, then further passes
 
 Every change is the median over rounds of the difference of two rows, since all rows of a cell are timed in each round.
 All intervals come from the same resamples of the rounds, so that they fit together. The rows of the walk stand in the
@@ -24,8 +24,8 @@ from report.results import Results, cells
 from report.statistics import CONFIDENCE, RESAMPLES, SEED
 from report.stored import Cell, Record
 
-WITHOUT = "without "
-"""How the name of a row begins in which all switches but one are on."""
+WITHOUT, WITH = "without ", "with "
+"""How the names of rows begin in which one switch is off, or a pass is on that is not in the full set."""
 
 WORDS = {"replay": "no recording", "straight line": "no dispatch", "native": "native code"}
 """Switches that are no passes, in words of the page."""
@@ -77,7 +77,7 @@ def attributions(results: Results) -> list[Attribution]:
 
 
 def _attribution(cell: Cell, rows: Sequence[Record], reach: float) -> Attribution | None:
-    walk = [row for row in rows if not row.engine.startswith(WITHOUT)]
+    walk = [row for row in rows if not row.engine.startswith((WITHOUT, WITH))]
     measured = [row for row in rows if row.status == "measured"]
     rounds = {len(row.seconds_per_call) for row in measured}
     if len(walk) < 2 or not set(walk) <= set(measured) or len(rounds) > 1 or min(rounds) < FEWEST_ROUNDS:
@@ -85,6 +85,7 @@ def _attribution(cell: Cell, rows: Sequence[Record], reach: float) -> Attributio
     times = {row.engine: np.asarray(row.seconds_per_call) for row in measured}
     first, last = walk[0].engine, walk[-1].engine
     alone = {name.removeprefix(WITHOUT): times[last] - times[name] for name in times if name.startswith(WITHOUT)}
+    more = {name: times[name] - times[last] for name in times if name.startswith(WITH)}
     begun = walk[0 if walk[1].engine in alone else 1].engine  # before the first switch that can be left out
     whole, rest = times[last] - times[first], times[last] - times[begun]
 
@@ -102,7 +103,7 @@ def _attribution(cell: Cell, rows: Sequence[Record], reach: float) -> Attributio
         steps=tuple(change(b.engine, times[b.engine] - times[a.engine]) for a, b in pairwise(walk)),
         whole=change("whole", whole),
         interaction=change("interaction", whole, (times[b.engine] - times[a.engine] for a, b in pairwise(walk))),
-        alone=tuple(change(name, series, of=full) for name, series in alone.items()),
+        alone=tuple(change(name, series, of=full) for name, series in (alone | more).items()),
         alone_interaction=change("interaction", rest, alone.values(), full) if alone else None,
     )
 

@@ -150,7 +150,8 @@ PLANS: tuple[Plan, ...] = (
         TITLES["attribution"],
         "From the tape to the full compiler, one switch after the other: the graph is replayed by a loop, so that "
         "nothing is recorded; it becomes straight-line code, so that nothing is dispatched; then come its passes, and "
-        "what they fuse becomes native code. Each bar begins where the last one ended; the line in it is the interval.",
+        "what they fuse becomes native code; on a GPU all launches become one CUDA graph. Each bar begins where the "
+        "last one ended; the line in it is the interval.",
         waterfall.pictures,
     ),
     Plan(

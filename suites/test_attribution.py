@@ -1,16 +1,18 @@
 """Where does the difference come from? From the tape to the full compiler, one switch at a time.
 
-The rows of the walk each have one switch more on than the row before; then each switch is left out of the full set. All
-rows share one process, in which they are timed in turn like engines elsewhere: the steps are small, and processes
-differ by some per cent. At quick effort one walk of the CNN at batch 1 alone, where every switch weighs something.
+The rows of the walk each have one switch more on than the row before; then each switch is left out of the full set,
+and passes that are not in it are put in. All rows share one process, in which they are timed in turn like engines
+elsewhere: the steps are small, and processes differ by some per cent. At quick effort one walk of the CNN at batch 1
+alone, where every switch weighs something.
 """
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from suites.attribution import WALK, WITHOUT, is_step
+from suites.attribution import is_step, left_out, put_in, walk
 from suites.harness.cell import Cell
 from suites.harness.contender import Contender
 from suites.harness.effort import Effort
@@ -32,9 +34,10 @@ def cells(effort: Effort, device: str) -> list[Cell]:
     return [first, replace(first, batch_size=64), chain]
 
 
-def engines(_: Cell, effort: Effort) -> tuple[str, ...]:
-    """The walk and, where there is time, each switch left out."""
-    return WALK if effort.name == "quick" else (*WALK, *WITHOUT)
+def engines(cell: Cell, effort: Effort) -> tuple[str, ...]:
+    """The walk and, where there is time, each switch left out, and each further pass put in."""
+    rows = walk(cell.device)
+    return rows if effort.name == "quick" else (*rows, *left_out(cell.device), *put_in(cell))
 
 
 def contender(name: str) -> Contender:
@@ -45,7 +48,7 @@ def contender(name: str) -> Contender:
 def measure_cell(job: Measuring) -> Mapping[str, Row]:
     """As every cell, with ratios between neighbours alone."""
     effort = replace(job.effort, seconds_per_engine=SHARE * job.effort.seconds_per_engine)
-    return measure(replace(job, effort=effort, paired=is_step))
+    return measure(replace(job, effort=effort, paired=partial(is_step, walk(job.cell.device))))
 
 
 def test_attribution(row: RunRow, benchmark: BenchmarkFixture) -> None:

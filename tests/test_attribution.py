@@ -8,10 +8,23 @@ from dataclasses import replace
 import pytest
 import torch
 
-from engines.graph.passes import PIPELINE
+from engines.graph.passes import CHANNELS_LAST, PIPELINE
 from engines.ops.random import step_key
 from engines.registry import load_engine
-from suites.attribution import BASE, NATIVE, REPLAY, STRAIGHT, SWITCHES, WALK, WITHOUT, is_step, load_switched
+from suites import attribution
+from suites.attribution import (
+    BASE,
+    CUDA_GRAPH,
+    NATIVE,
+    REPLAY,
+    STRAIGHT,
+    is_step,
+    left_out,
+    load_switched,
+    put_in,
+    switches_on,
+    walk,
+)
 from suites.harness.agreement import check
 from suites.harness.cell import Cell
 from suites.harness.conductor import Conductor
@@ -24,7 +37,8 @@ from tests.faulty import LOADER
 pytestmark = pytest.mark.alone
 
 CELL = Cell("attribution", "lenet5", "step", 2)
-FULL = WALK[-1]
+WALK, WITHOUT, WITH = walk("cpu"), left_out("cpu"), put_in(CELL)
+SWITCHES, FULL = WALK[1:], WALK[-1]
 BRIEF = replace(EFFORTS["quick"], seconds_per_engine=0.1, warm_up_seconds=0.05, min_rounds=3, max_rounds=6)
 
 
@@ -39,14 +53,30 @@ def test_every_pass_is_a_switch_of_its_own_between_replaying_and_native_code():
     names = list(dict.fromkeys(step.__name__ for step in PIPELINE))
     assert [name for name in SWITCHES if name != NATIVE] == [REPLAY, STRAIGHT, *names]
     assert SWITCHES.index(NATIVE) == SWITCHES.index("fuse") + 1 == SWITCHES.index("choose_kernels") - 1
-    assert (BASE, *SWITCHES) == WALK
-    assert set(WITHOUT.values()) == set(SWITCHES) - {REPLAY}
+    assert [f"without {name}" for name in SWITCHES if name != REPLAY] == list(WITHOUT)
+    assert WITH == ("with layout",)
+    assert put_in(replace(CELL, workload="chain")) == ()
+
+
+def test_on_cuda_the_walk_ends_with_one_cuda_graph_and_no_row_before_has_one(monkeypatch):
+    asked = {}
+    monkeypatch.setattr(attribution, "GraphEngine", lambda name, *_, capture: asked.update({name: capture}))
+    for cell in (CELL, replace(CELL, device="cuda")):
+        for row in (*walk(cell.device)[1:], *left_out(cell.device), *put_in(cell)):
+            load_switched(cell, row)
+        on_cuda = cell.device == "cuda"
+        captured = {*WITHOUT, *WITH, CUDA_GRAPH} if on_cuda else set()
+        assert {row for row, capture in asked.items() if capture} == captured
+        asked.clear()
+    assert walk("cuda") == (*WALK, CUDA_GRAPH)
+    assert left_out("cuda") == (*WITHOUT, f"without {CUDA_GRAPH}")
+    assert switches_on(walk("cuda"), f"without {CUDA_GRAPH}") == frozenset(SWITCHES)
 
 
 def test_each_row_of_the_walk_has_the_passes_up_to_its_own():
     def passes_of(row):
         program, _ = outputs(load_switched(CELL, row))
-        return [name for name in program.phases if name in SWITCHES]
+        return [name for name in program.phases if name in {*SWITCHES, "layout"}]
 
     names = list(dict.fromkeys(step.__name__ for step in PIPELINE))
     for place, name in enumerate(names):
@@ -56,6 +86,7 @@ def test_each_row_of_the_walk_has_the_passes_up_to_its_own():
     assert passes_of(NATIVE) == names[: names.index("choose_kernels")]
     assert passes_of(f"without {NATIVE}") == [name for name in names if name != "choose_kernels"]
     assert passes_of(FULL) == names
+    assert passes_of("with layout") == [step.__name__ for step in CHANNELS_LAST]
 
 
 @pytest.mark.parametrize("row", [REPLAY, STRAIGHT])
@@ -66,14 +97,14 @@ def test_without_passes_every_bit_is_the_tape_s(row):
         assert torch.equal(one, other)
 
 
-@pytest.mark.parametrize("row", [*WALK, *WITHOUT])
+@pytest.mark.parametrize("row", [*WALK, *WITHOUT, *WITH])
 def test_every_row_is_right(row):
     found = check(load_switched(CELL, row).prepare(CELL.checked_task()), CELL)
     assert found.verdict == "agrees", found
 
 
 def test_fused_regions_are_c_only_where_native_code_is_on():
-    for row in (*WALK[1:], *WITHOUT):
+    for row in (*WALK[1:], *WITHOUT, *WITH):
         program, _ = outputs(load_switched(CELL, row))
         before = row in WALK[: WALK.index(NATIVE)]
         assert bool(program.executable.code) == (not before and row != f"without {NATIVE}"), row
@@ -100,14 +131,15 @@ def test_what_the_loop_has_read_for_the_last_time_is_freed():
 
 
 def test_neighbours_of_the_walk_are_paired_and_what_is_left_out_with_the_full_set():
-    assert is_step(STRAIGHT, REPLAY)
-    assert is_step(STRAIGHT, BASE)
-    assert not is_step(NATIVE, REPLAY)
-    assert not is_step(REPLAY, STRAIGHT)
-    without = f"without {SWITCHES[2]}"
-    assert is_step(without, WALK[-1])
-    assert not is_step(without, SWITCHES[2])
-    assert not is_step(NATIVE, without)
+    assert is_step(WALK, STRAIGHT, REPLAY)
+    assert is_step(WALK, STRAIGHT, BASE)
+    assert not is_step(WALK, NATIVE, REPLAY)
+    assert not is_step(WALK, REPLAY, STRAIGHT)
+    for other in (f"without {SWITCHES[2]}", *WITH):
+        assert is_step(WALK, other, WALK[-1])
+        assert not is_step(WALK, other, SWITCHES[2])
+        assert not is_step(WALK, NATIVE, other)
+    assert is_step(walk("cuda"), CUDA_GRAPH, FULL)
 
 
 def test_rows_share_one_process_and_have_equally_many_samples():

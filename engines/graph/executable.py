@@ -27,7 +27,7 @@ from engines.graph.lower.aten import Run, slots
 from engines.graph.lower.control import Lowered
 from engines.graph.lower.cuda_graph import Captured, CudaRecorder
 from engines.graph.lower.frames import Frames
-from engines.graph.lower.native import native
+from engines.graph.lower.native import Function, native
 from engines.graph.lower.triton import on_gpu
 from engines.graph.plan_memory import plan_memory
 from engines.graph.stored import GRAPH_ERRORS, ExecutableError, read, write
@@ -59,6 +59,11 @@ def _checker(specs: Sequence[Spec]) -> Callable[..., bool]:
     return checker
 
 
+def regions_of(graph: Graph) -> tuple[Mapping[Any, Function], str]:
+    """What each body of a fused node is as a function of its inputs, in C or Triton, and the source of all."""
+    return on_gpu(graph) if device_of(graph).type == "cuda" else native(graph)
+
+
 class Executable:
     """A callable made from a graph. `source` is the Python text that runs, `code` the C or Triton that it calls."""
 
@@ -78,7 +83,7 @@ class Executable:
     @classmethod
     def build(cls, graph: Graph) -> Executable:
         """Lower a graph: fused regions to C or Triton where that can be compiled, all else to the kernels."""
-        functions, code = on_gpu(graph) if device_of(graph).type == "cuda" else native(graph)
+        functions, code = regions_of(graph)
 
         def flat(part: Graph) -> Graph:
             return inline(part, lambda node: node.attrs["body"] not in functions)

@@ -22,6 +22,7 @@ Json = dict[str, Any]
 ROUNDS = 30
 MEDIANS = {"tape": 10.0, "replay": 9.0, "straight line": 8.0, "zeta": 8.0, "alpha": 7.5, "native": 4.0}
 LEFT_OUT = {"without straight line": 4.5, "without zeta": 4.0, "without alpha": 6.0, "without native": 7.5}
+PUT_IN = {"with layout": 5.0}
 
 
 def rows(make: Any, medians: dict[str, float]) -> list[Json]:
@@ -37,7 +38,7 @@ def rows(make: Any, medians: dict[str, float]) -> list[Json]:
 
 @pytest.fixture
 def taken_apart(make: Any, empty_run: Json, results_of: Callable[..., Results]) -> Results:
-    return results_of(empty_run | {"benchmarks": rows(make, MEDIANS | LEFT_OUT)})
+    return results_of(empty_run | {"benchmarks": rows(make, MEDIANS | LEFT_OUT | PUT_IN)})
 
 
 def scene_of(results: Results) -> Scene:
@@ -73,6 +74,7 @@ def test_what_is_left_out_is_held_against_the_full_set_and_what_belongs_to_two_i
         "zeta": 0.0,
         "alpha": -2.0,
         "native code": -3.5,
+        "with layout": 1.0,
     }
     assert found.alone_interaction is not None
     left = (MEDIANS["native"] - MEDIANS["replay"]) - (-0.5 - 2.0 - 3.5)
@@ -117,6 +119,8 @@ def test_the_page_says_the_largest_switch_and_the_picture_every_one(taken_apart:
     assert "The steps add up to the whole within its interval" in walk.notes[0]
     assert "no recording" not in alone.svg
     assert "interaction" in alone.svg
+    assert "with layout" in alone.svg
+    assert "with layout" not in walk.svg
 
 
 def test_switches_have_no_colour_or_legend_of_an_engine(taken_apart: Results) -> None:
