@@ -92,7 +92,11 @@ def _of_ratios(results: Results) -> list[str]:
     if not confidences:
         return []
     shares = " or ".join(f"{100 * confidence:g} %" for confidence in confidences)
-    return [f"A ratio and its interval ({shares}) are shown as the run that measured both engines stored them."]
+    return [
+        f"A ratio and its interval ({shares}) are shown as the run that measured both engines stored them. The share "
+        "is of the rounds between these two processes: two others may well give a ratio outside, and so no word is "
+        "given for an interval alone."
+    ]
 
 
 def _of_times(results: Results) -> list[str]:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from report.fields import Field
 from report.method import WHYS, Caution, Check, Clock, Interval, Sparse, Stopped, WarmUp
-from report.stored import Cell, Control, ControlRow
+from report.stored import Cell, Control, ControlRow, Overhead
 
 
 def read_clock(clock: Field) -> Clock:
@@ -65,6 +65,18 @@ def read_control(control: Field, cell_of: Callable[[Field], Cell]) -> Control:
         false_alarms=alarms,
         smallest_effect=control.maybe("smallest_effect", Field.not_negative),
         rows=tuple(_control_row(row, cell_of) for row in control["rows"].items()),
+    )
+
+
+def read_overhead(found: Field) -> Overhead:
+    """What measuring cost the run."""
+    return Overhead(
+        cells=found["cells"].whole(),
+        round_seconds=found["round_seconds"].not_negative(),
+        own_round_seconds=found["own_round_seconds"].not_negative(),
+        cell_seconds_median=found.maybe("cell_seconds_median", Field.not_negative),
+        cell_seconds_most=found.maybe("cell_seconds_most", Field.not_negative),
+        most_in=found.maybe("most_in", Field.text),
     )
 
 

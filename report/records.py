@@ -21,6 +21,7 @@ from report.method_fields import (
     read_clock,
     read_control,
     read_interval,
+    read_overhead,
     read_parts,
     read_sparse,
     read_stopped,
@@ -74,6 +75,7 @@ def read_run(file: Path) -> Run:
         effort=environment.maybe("effort", Field.text),
         records=tuple(record for _, record in measured + gaps),
         control=root.maybe("control", lambda control: read_control(control, _cell)),
+        overhead=root.maybe("overhead", read_overhead),
         cautions=root.maybe("cautions", read_cautions) or (),
         interrupted=_text(root, "interrupted"),
     )

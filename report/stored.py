@@ -224,6 +224,21 @@ class Control:
 
 
 @dataclass(frozen=True, slots=True)
+class Overhead:
+    """What measuring cost a run: seconds of all rounds and, of them, those in which no engine was asked for anything.
+
+    The same of whole cells: the median, the most, and the cell that took most; None where no cell was measured.
+    """
+
+    cells: int
+    round_seconds: float
+    own_round_seconds: float
+    cell_seconds_median: float | None
+    cell_seconds_most: float | None
+    most_in: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """One stored file: where, when and from which commit its records come. `environment` holds plain JSON values.
 
@@ -241,5 +256,6 @@ class Run:
     effort: str | None
     records: tuple[Record, ...]
     control: Control | None
+    overhead: Overhead | None
     cautions: tuple[Caution, ...]
     interrupted: str | None

@@ -16,7 +16,7 @@ from report import units
 from report.labels import Labels
 from report.method import Check, Why
 from report.results import Results
-from report.stored import Cell, ControlRow, Record, Run
+from report.stored import Cell, ControlRow, Overhead, Record, Run
 from report.wording import NOT_STORED, check_text, listed, width_text
 
 REASONS: dict[Why, str] = {
@@ -54,7 +54,8 @@ def control(results: Results, labels: Labels) -> Remark:
     effects = [it.smallest_effect for _, _, it in tried if it.smallest_effect is not None]
     sentences = [
         f"{mark}The same engine stood against itself in {units.plural(it.cells, 'control cell')}, "
-        f"{it.false_alarms} of which came out as different all the same. {_effect(it.smallest_effect)}"
+        f"{it.false_alarms} of which came out as different all the same; 1 in 20 would, did intervals hold what "
+        f"differs from process to process. {_effect(it.smallest_effect)}"
         for mark, _, it in tried
     ]
     alarms = [_alarm(row, labels) for _, _, it in tried for row in it.rows if row.false_alarm]
@@ -141,6 +142,25 @@ def _gap(check: Check) -> float:
     return abs(check.total_seconds - check.sum_seconds)
 
 
+def overhead(results: Results, _: Labels) -> Remark:
+    """How much of the time of rounds, and of each cell, the harness itself took."""
+    subject = "What did measuring itself cost?"
+    found = [(mark, run.overhead) for mark, run in _marked(results) if run.overhead and run.overhead.round_seconds]
+    if not found:
+        return Remark(subject, NOT_STORED, "unknown", "These files do not say what their harness took for itself.")
+    shares = [it.own_round_seconds / it.round_seconds for _, it in found]
+    sentences = [f"{mark}{_own(it, share)}" for (mark, it), share in zip(found, shares, strict=True)]
+    return Remark(subject, units.percent(max(shares)), "plain", " ".join(sentences))
+
+
+def _own(it: Overhead, share: float) -> str:
+    rounds = f"No engine was at work in {units.percent(share)} of the {units.seconds(it.round_seconds)} of rounds"
+    if it.cell_seconds_median is None or it.cell_seconds_most is None:
+        return f"{rounds}."
+    most = f"{units.seconds(it.cell_seconds_most)} at most, in {it.most_in}"
+    return f"{rounds}, and in {units.seconds(it.cell_seconds_median)} of a whole cell ({most}). It is in no sample."
+
+
 def interruptions(results: Results) -> list[str]:
     """For each run that ended early, why, and how many of its rows never ran."""
     found = []
@@ -151,7 +171,7 @@ def interruptions(results: Results) -> list[str]:
     return found
 
 
-REMARKS: tuple[Callable[[Results, Labels], Remark], ...] = (control, cautions, rounds, warm_ups, sums)
+REMARKS: tuple[Callable[[Results, Labels], Remark], ...] = (control, cautions, rounds, warm_ups, sums, overhead)
 
 
 def _marked(results: Results) -> list[tuple[str, Run]]:

@@ -33,8 +33,11 @@ SLOWEST_SAMPLE = 20.0
 """A sample may take this many times what it took in the warm-up, and `Limits.sample_seconds` more, before its worker is
 taken to hang."""
 
-CHECKS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96)
-"""After how many blocks of rounds to look whether the intervals are narrow enough."""
+SOONER = 0.5
+"""Whether intervals are narrow enough is looked at after this share of the rounds that seem to be needed: what seems so
+after a few rounds is uncertain. A look takes as long as a sample or two, so there are few."""
+LEAST_GROWTH = 1.25
+"""But not before there are this many times as many rounds."""
 
 Show = Callable[[str], None]
 
@@ -189,19 +192,20 @@ def _cold_sample(job: Measuring, arm: Arm) -> None:
 def _rounds_until_precise(job: Measuring, arms: Sequence[Arm]) -> None:
     """Blocks of rounds until every ratio's interval is narrow enough or the budget is spent."""
     effort, began, rounds = job.effort, time.monotonic(), 0
-    budget = effort.seconds_per_engine * len(arms)
-    for number, block in enumerate(blocks(arms, job.cell.name), start=1):
+    budget, look_at = effort.seconds_per_engine * len(arms), float(effort.min_rounds)
+    for block in blocks(arms, job.cell.name):
         for order in block:
             rounds += 1
             _round(job, order, f"round {rounds}, {budget - (time.monotonic() - began):.0f} s at most", _sample)
         spent = rounds >= effort.max_rounds or time.monotonic() - began >= budget
-        if rounds < effort.min_rounds or not (spent or number in CHECKS):
+        if rounds < effort.min_rounds or not (spent or rounds >= look_at):
             continue
         width = _widest(arms)
         if spent or width is None or width <= effort.precision:
             why = "precise" if width is not None and width <= effort.precision else "budget"
             _stop(arms, {"why": why, "rounds": rounds, "width": width, "wanted": effort.precision})
             return
+        look_at = rounds * max(LEAST_GROWTH, SOONER * (width / effort.precision) ** 2)  # widths shrink as the root
 
 
 def _fixed_rounds(job: Measuring, arms: Sequence[Arm], take: Callable[[Measuring, Arm], None]) -> None:

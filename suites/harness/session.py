@@ -13,6 +13,7 @@ from suites.harness.conductor import Conductor
 from suites.harness.contender import TWIN, Contender
 from suites.harness.effort import Effort
 from suites.harness.measure import Measure, Measuring
+from suites.harness.overhead import BEGUN, ENDED, overhead
 from suites.harness.progress import Progress
 from suites.harness.row import Row
 from suites.harness.statistics import Ratio, control
@@ -54,7 +55,9 @@ class Session:
         if cell not in self._rows:
             contenders = [one.contender for one in self.wanted if one.cell == cell] or [contender]
             job = Measuring(self.conductor, cell, contenders, self.effort, self.progress.show)
+            self.conductor.note(BEGUN, group_of(cell))
             self._rows[cell] = how(job)
+            self.conductor.note(ENDED, group_of(cell))
             self._keep_control(cell, self._rows[cell])
             self.progress.finish_cell()
         return self._rows[cell][contender.name]
@@ -99,6 +102,7 @@ class Session:
             "control": {**asdict(control(ratios)), "rows": self.controls},
             "cautions": [asdict(caution) for caution in self.cautions],
             "seconds_by_request": self.conductor.seconds_by_request(),
+            "overhead": asdict(overhead(self.conductor.log)),
             "workers": self.conductor.settings(),
         }
 

@@ -13,12 +13,18 @@ MOST_TOLD = 12
 def summary(session: Session) -> Iterator[str]:
     """Lines for the terminal: rows, controls, what is missing and why."""
     facts = session.facts()
-    control, missing = facts["control"], facts["missing"]
+    control, missing, cost = facts["control"], facts["missing"], facts["overhead"]
     yield f"{len(session.benchmarks)} rows measured, {len(missing)} without a number"
     if control["cells"]:
         yield (
-            f"A/A control: the same engine in two processes differed by its 95 % interval in {control['false_alarms']} "
-            f"of {control['cells']} cells; effects below {100 * control['smallest_effect']:.1f} % cannot be seen today"
+            f"A/A control: the same engine ran twice in {control['cells']} cells, and its interval over the rounds "
+            f"left 1 out in {control['false_alarms']} (in 1 of 20, were processes alike): no verdict rests on an "
+            f"interval alone; effects below {100 * control['smallest_effect']:.1f} % cannot be seen today"
+        )
+    if cost["round_seconds"]:
+        yield (
+            f"own cost: {100 * cost['own_round_seconds'] / cost['round_seconds']:.1f} % of the time of rounds, "
+            f"{cost['cell_seconds_median']:.2f} s a cell, {cost['cell_seconds_most']:.2f} s in {cost['most_in']}"
         )
     for caution in session.cautions:
         yield f"caution: {caution}"

@@ -13,6 +13,10 @@ MIB = 2**20
 ALLOWED = 2.0  # percent
 SPLIT = {"forward": 0.4, "backward": 0.5, "update": 0.1}
 CONTROLS = 20
+OVERHEAD = {
+    "cells": 24, "round_seconds": 125.0, "own_round_seconds": 0.75, "cell_seconds_median": 0.0625,
+    "cell_seconds_most": 0.25, "most_in": "step: mlp-b1-cpu",
+}  # fmt: skip
 
 
 def enrich(run: Json) -> Json:
@@ -25,7 +29,12 @@ def enrich(run: Json) -> Json:
         row["extra_info"] |= {"calls_per_sample": 1, "agreement": None}
     run["benchmarks"] += [*_cold(run), *_collected(run), *_on_a_gpu(run), *_walk(run), *_recomputed(run)]
     run["missing"] += _never_ran(run)
-    run |= {"control": control(), "cautions": cautions(), "interrupted": "Ctrl-C after 310 s"}
+    run |= {
+        "control": control(),
+        "cautions": cautions(),
+        "interrupted": "Ctrl-C after 310 s",
+        "overhead": dict(OVERHEAD),
+    }
     run["machine_info"]["environment"] = environment()
     return run
 

@@ -37,7 +37,7 @@ def said(results: Results) -> dict[str, Remark]:
 def test_the_control_says_what_can_be_seen(second_results: Results) -> None:
     remark = said(second_results)["seen?"]
     assert plain(remark.word) == "1.8 %"
-    assert "20 control cells, 1 of which came out as different" in plain(remark.sentence)
+    assert "20 control cells, 1 of which came out as different all the same; 1 in 20 would" in plain(remark.sentence)
     assert [plain(it) for it in remark.details] == [
         "False alarm: tape, step mlp, cpu, batch 20: 1.030 x [1.018, 1.042] in 12 rounds"
     ]
@@ -53,6 +53,19 @@ def test_two_runs_are_no_better_than_the_worse(second_run: Json, results_of: Rea
 def test_a_control_of_too_few_cells_cannot_tell(second_run: Json, results_of: Read) -> None:
     second_run["control"]["smallest_effect"] = None
     assert said(results_of(second_run))["seen?"].word == "cannot tell"
+
+
+def test_what_measuring_cost_is_said_of_rounds_and_of_cells(second_run: Json, results_of: Read) -> None:
+    remark = said(results_of(second_run))["cost?"]
+    assert plain(remark.word) == "0.6 %"
+    assert plain(remark.sentence) == (
+        "No engine was at work in 0.6 % of the 125 s of rounds, and in 62.5 ms of a whole cell "
+        "(250 ms at most, in step: mlp-b1-cpu). It is in no sample."
+    )
+    worse = {**second_run, "overhead": second_run["overhead"] | {"own_round_seconds": 2.5}}
+    assert plain(said(results_of(second_run, worse))["cost?"].word) == "2.0 %"
+    del second_run["overhead"]
+    assert said(results_of(second_run))["cost?"].word == "not stored"
 
 
 def test_cautions_say_what_was_seen_and_what_to_do(second_run: Json, results_of: Read) -> None:
@@ -87,7 +100,7 @@ def test_restless_warm_ups_and_open_sums_are_named(second_results: Results) -> N
 
 def test_older_files_are_said_to_store_none_of_it(whole_results: Results) -> None:
     assert [remark.word for remark in remarks(whole_results, Labels.of(whole_results.records))] == [
-        "cannot tell", *["not stored"] * 4,
+        "cannot tell", *["not stored"] * 5,
     ]  # fmt: skip
     assert interruptions(whole_results) == []
 

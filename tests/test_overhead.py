@@ -1,0 +1,83 @@
+"""What measuring costs by itself: how it is read from the protocol's log, and how much it is."""
+
+from __future__ import annotations
+
+import pytest
+
+from suites.harness.cell import Cell
+from suites.harness.conductor import Conductor, Event
+from suites.harness.contender import Contender
+from suites.harness.effort import EFFORTS
+from suites.harness.measure import measure
+from suites.harness.overhead import BEGUN, ENDED, Overhead, overhead
+from suites.harness.progress import Progress
+from suites.harness.session import Session, Wanted
+from suites.harness.summary import summary
+
+pytestmark = pytest.mark.alone
+
+CELL = Cell("step", "cnn", "step", 64)
+
+
+def asked(began: float, took: float, what: str) -> Event:
+    return Event(began, took, "tape", 1, what, "answered")
+
+
+def noted(at: float, what: str, about: str) -> Event:
+    return Event(at, 0.0, "conductor", 2, what, about)
+
+
+def test_own_time_is_what_lies_between_answers_and_the_next_request():
+    log = [
+        asked(0.0, 5.0, "start"),  # before any cell
+        noted(10.0, BEGUN, "one"),
+        asked(10.25, 1.0, "prepare"),
+        asked(12.0, 1.0, "sample"),
+        asked(13.125, 1.0, "sample"),
+        asked(14.25, 0.75, "sample"),
+        asked(15.5, 0.5, "release"),
+        noted(16.5, "store", "one"),
+        noted(17.0, ENDED, "one"),
+        noted(20.0, BEGUN, "two"),
+        asked(20.5, 3.0, "memory"),
+        noted(24.0, ENDED, "two"),
+        noted(25.0, BEGUN, "cut off"),
+        asked(25.0, 3.0, "sample"),
+    ]
+    assert overhead(log) == Overhead(
+        cells=2,
+        round_seconds=3.0,
+        own_round_seconds=0.25,
+        cell_seconds_median=(2.75 + 1.0) / 2,
+        cell_seconds_most=2.75,
+        most_in="one",
+    )
+    assert overhead([]) == Overhead(0, 0.0, 0.0, None, None, None)
+
+
+def test_a_session_stores_what_measuring_cost_it_and_that_is_little():
+    with Conductor() as conductor:
+        session = Session(EFFORTS["quick"], Progress(1, None), conductor)
+        session.wanted = [Wanted(name, name, CELL, Contender(name)) for name in ("tape", "torch_eager")]
+        session.row(CELL, Contender("tape"), measure)
+        found = session.facts()["overhead"]
+    assert found["cells"] == 1
+    assert found["round_seconds"] > 0.2
+    assert found["cell_seconds_most"] < 0.5
+    assert found["own_round_seconds"] < 0.01 * found["round_seconds"]
+
+
+def test_the_summary_says_what_an_interval_is_worth_and_what_measuring_cost():
+    session = Session(EFFORTS["quick"], Progress(1, None), Conductor())
+    inside = {"value": 1.0, "low": 0.98, "high": 1.02, "confidence": 0.95, "rounds": 30}
+    session.controls = [inside, {**inside, "value": 1.04, "low": 1.01, "high": 1.06}]
+    session.conductor.log += [
+        noted(0.0, BEGUN, "step: one"),
+        asked(0.25, 1.0, "sample"),
+        asked(1.5, 2.5, "sample"),
+        noted(4.5, ENDED, "step: one"),
+    ]
+    control, cost = list(summary(session))[1:3]
+    assert "ran twice in 2 cells, and its interval over the rounds left 1 out in 1 (in 1 of 20" in control
+    assert "no verdict rests on an interval alone; effects below 5.8 % cannot be seen today" in control
+    assert cost == "own cost: 6.7 % of the time of rounds, 1.00 s a cell, 1.00 s in step: one"
