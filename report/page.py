@@ -17,7 +17,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from report.charts import control
+from report.charts import control, overview
 from report.charts.canvas import Picture
 from report.charts.palette import Palette
 from report.charts.scene import Scene
@@ -50,6 +50,7 @@ def render(results: Results) -> str:
     return environment.get_template("page.html.j2").render(
         headline=headline(results, labels),
         interruptions=interruptions(results),
+        overview=overview.picture(scene),
         answers=verdict(results, labels),
         remarks=remarks(results, labels),
         controls=controls(scene),

@@ -88,14 +88,15 @@ def draw(
     palette: Palette,
     paint: Callable[[Axes], None],
     height: float = HEIGHT,
+    width: float = WIDTH,
 ) -> str:
     """Let `paint` fill a pair of axes, and give the picture as SVG text.
 
     `name` is unique on the page and prefixes every id; `description` is read out to those who do not see the picture;
-    `height` is in inches. Raises ValueError where `paint` used a colour that the palette does not have.
+    `height` and `width` are in inches. Raises ValueError where `paint` used a colour that the palette does not have.
     """
     with matplotlib.rc_context(LOOK | {"svg.hashsalt": name}):
-        figure = Figure(figsize=(WIDTH, height), layout="constrained")
+        figure = Figure(figsize=(width, height), layout="constrained")
         paint(figure.add_subplot())
         file = io.StringIO()
         figure.savefig(file, format="svg", transparent=True)

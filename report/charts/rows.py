@@ -44,11 +44,10 @@ def strip(axes: Axes, palette: Palette, points: Sequence[Point], labels: Sequenc
         if point.low is not None and point.high is not None:
             axes.plot([point.low, point.high], [index, index], color=paint.colour, linewidth=3, alpha=0.6)
         axes.plot([point.value], [index], marker=paint.marker, color=paint.colour, markeredgewidth=0)
-    low, high = reach(points)
     if scale is units.TIMES:
-        low, high = min(low, 1.0), max(high, 1.0)
-        axes.axvline(1, color=INK, linewidth=1, alpha=0.7, zorder=1)
-    _widen(axes, low, high, scale)
+        around_one(axes, *reach(points))
+    else:
+        _widen(axes, *reach(points), scale)
     label_rows(axes, labels, [units.spread(point.value, point.low, point.high, scale) for point in points])
 
 
@@ -82,6 +81,12 @@ def around_zero(axes: Axes, low: float, high: float, scale: units.Units) -> None
     )
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / unit:g}{units.FIXED}{name}"))
     axes.set_xlim(low - room, high + room)
+
+
+def around_one(axes: Axes, low: float, high: float) -> None:
+    """Make x an axis of ratios from a bit under `low` to a bit over `high`, with a line at 1."""
+    axes.axvline(1, color=INK, linewidth=1, alpha=0.7, zorder=1)
+    _widen(axes, min(low, 1.0), max(high, 1.0), units.TIMES)
 
 
 def _widen(axes: Axes, low: float, high: float, scale: units.Units) -> None:

@@ -102,9 +102,18 @@ def test_the_page_has_both_themes_and_prints(whole_page: str) -> None:
     assert used <= declared
 
 
-def test_limitations_stand_before_pictures_and_tables(whole_page: str) -> None:
-    places = [whole_page.index(it) for it in ('id="verdict"', 'id="limitations"', "<figure", "<table")]
+def test_only_the_overview_stands_before_the_limitations(whole_page: str) -> None:
+    pictures = [match.start() for match in re.finditer("<figure", whole_page)]
+    assert whole_page[pictures[0] :].startswith('<figure id="overview">')
+    verdict, limitations = (whole_page.index(f'id="{it}"') for it in ("verdict", "limitations"))
+    places = [pictures[0], verdict, limitations, pictures[1], whole_page.index("<table")]
     assert places == sorted(places)
+
+
+def test_small_print_is_there_without_javascript_and_behind_a_click(whole_page: str) -> None:
+    answers = whole_page[whole_page.index('id="verdict"') : whole_page.index('id="trust"')]
+    assert answers.count("<details>") == answers.count("</details>") > 0
+    assert "details::details-content" in whole_page, "what is folded is printed all the same"
 
 
 def test_every_answer_has_its_section(reader: Reader) -> None:
