@@ -114,6 +114,8 @@ CASES: dict[str, tuple[Case, ...]] = {
         Case("to integers", (normal(3, 4),), lambda x, dtype: x.long(), {"dtype": "int64"}),
         Case("from integers", (integers(3, below=9),), lambda x, dtype: x.double(), {"dtype": "float64"}),
         Case("from truth values", (flags(2, 3),), lambda x, dtype: x.double(), {"dtype": "float64"}),
+        Case("one", (normal(1),), lambda x, dtype: x.double(), {"dtype": "float64"}),
+        Case("empty", (normal(0, 3),), lambda x, dtype: x.float(), {"dtype": "float32"}, **COARSE),
     ),
     "stop_gradient": unary(torch.detach, **DETACHED),
     # reduction
@@ -143,6 +145,7 @@ CASES: dict[str, tuple[Case, ...]] = {
         Case("scalar", (normal(2, 3),), ref.summed_to, {"shape": ()}),
         Case("same", (normal(2, 3),), ref.summed_to, {"shape": (2, 3)}),
         Case("empty", (normal(0, 3),), ref.summed_to, {"shape": (1, 3)}),
+        Case("one", (normal(3, 1),), ref.summed_to, {"shape": (1,)}),
     ),
     # shape
     "reshape": (
@@ -155,12 +158,15 @@ CASES: dict[str, tuple[Case, ...]] = {
         Case("cycle", (normal(2, 3, 4),), torch.permute, {"dims": (2, 0, 1)}),
         Case("negative", (normal(2, 3, 4),), torch.permute, {"dims": (-1, 0, -2)}),
         Case("scalar", (normal(),), torch.permute, {"dims": ()}),
+        Case("turned", (turned(normal(4, 3, 2)),), torch.permute, {"dims": (1, 2, 0)}),
+        Case("empty", (normal(0, 1, 3),), torch.permute, {"dims": (1, 2, 0)}),
     ),
     "broadcast_to": (
         Case("leading", (normal(4),), ref.stretched_to, {"shape": (2, 3, 4)}),
         Case("inner", (turned(normal(4, 1, 2)),), ref.stretched_to, {"shape": (2, 3, 4)}),
         Case("scalar", (normal(),), ref.stretched_to, {"shape": (2, 3)}),
         Case("to nothing", (normal(1, 3),), ref.stretched_to, {"shape": (0, 3)}),
+        Case("empty", (normal(0, 1),), ref.stretched_to, {"shape": (2, 0, 3)}),
     ),
     "concat": (
         Case("rows", (normal(2, 3), normal(1, 3), normal(4, 3)), ref.joined),
@@ -174,12 +180,15 @@ CASES: dict[str, tuple[Case, ...]] = {
         Case("negative dim", (turned(normal(6, 2)),), ref.parts, {"sizes": [2, 1, 3], "dim": -1}),
         Case("an empty part", (normal(2, 3, 2),), ref.parts, {"sizes": (3, 0), "dim": 1}),
         Case("only one", (normal(3),), ref.parts, {"sizes": (3,)}),
+        Case("one", (normal(1, 3),), ref.parts, {"sizes": (1, 2), "dim": 1}),
+        Case("empty", (normal(0, 3),), ref.parts, {"sizes": (1, 2), "dim": 1}),
     ),
     "unstack": (
         Case("rows", (normal(3, 2),), torch.unbind, {"dim": 0}),
         Case("negative dim", (turned(normal(2, 4)),), torch.unbind, {"dim": -1}),
         Case("numbers", (normal(3),), torch.unbind),
         Case("only one", (normal(1, 3),), torch.unbind),
+        Case("empty", (normal(2, 0),), torch.unbind),
     ),
     "copy": unary(torch.clone),
     "getitem": (
@@ -188,6 +197,8 @@ CASES: dict[str, tuple[Case, ...]] = {
         Case("dots and None", (turned(normal(4, 3, 2)),), ref.indexed, {"key": (None, "...", None, 2)}),
         Case("nothing", (normal(3, 4),), ref.indexed, {"key": ((2, 2, None),)}),
         Case("one element", (normal(3, 4),), ref.indexed, {"key": (1, 2)}),
+        Case("one", (normal(1, 3),), ref.indexed, {"key": (0, (1, None, None))}),
+        Case("empty", (normal(0, 3),), ref.indexed, {"key": ((None, None, None), 1)}),
     ),
     "getitem_backward": (
         Case("int", (normal(4),), ref.of_zeros(ref.indexed), {"key": (-1,), "shape": (3, 4)}),
@@ -198,11 +209,15 @@ CASES: dict[str, tuple[Case, ...]] = {
             {"key": ((1, None, 2), (-4, -1, None)), "shape": (5, 6)},
         ),
         Case("one element", (normal(),), ref.of_zeros(ref.indexed), {"key": (1, 2), "shape": (3, 4)}),
+        Case("one", (normal(1),), ref.of_zeros(ref.indexed), {"key": ((1, 2, None),), "shape": (3,)}),
+        Case("empty", (normal(0, 3),), ref.of_zeros(ref.indexed), {"key": ((2, 2, None),), "shape": (4, 3)}),
     ),
     "pad": (
         Case("both sides", (normal(2, 3),), ref.padded, {"widths": ((1, 0), (2, 3)), "value": 0.5}),
         Case("cropped", (turned(normal(5, 4)),), ref.padded, {"widths": [[-1, 2], [1, -2]]}),
         Case("last dim only", (normal(2, 3),), ref.padded, {"widths": ((1, 1),)}),
+        Case("one", (normal(1, 1),), ref.padded, {"widths": ((1, 0), (0, 2))}),
+        Case("empty", (normal(0, 3),), ref.padded, {"widths": ((1, 1), (0, 2)), "value": 0.5}),
     ),
     "full_like": (
         Case("same shape", (turned(normal(3, 2)),), lambda x, value: torch.full((2, 3), value).to(x), {"value": 1.5}),
@@ -212,6 +227,8 @@ CASES: dict[str, tuple[Case, ...]] = {
             lambda x, shape, value: torch.full(shape, value).to(x),
             {"shape": (3, 1), "value": 2},
         ),
+        Case("one", (normal(1),), lambda x, value: torch.full((1,), value).to(x), {"value": 2}),
+        Case("empty", (normal(0, 3),), lambda x, value: torch.full((0, 3), value).to(x), {"value": 1.5}),
     ),
     # linalg
     "matmul": (
@@ -263,6 +280,7 @@ CASES: dict[str, tuple[Case, ...]] = {
             ref.of_zeros(F.conv2d),
             PAIRS | {"shape": (2, 4, 7, 6)},
         ),
+        Case("empty batch", (normal(0, 4, 3, 3), normal(4, 3, 3, 2)), ref.of_zeros(F.conv2d), {"shape": (0, 3, 5, 4)}),
     ),
     "conv2d_weight": (
         Case("default", (normal(2, 4, 3, 3), normal(2, 3, 5, 4)), ref.of_zeros(ref.weighing), {"shape": (4, 3, 3, 2)}),
@@ -277,6 +295,9 @@ CASES: dict[str, tuple[Case, ...]] = {
             (normal(2, 6, 4, 8), normal(2, 4, 7, 6)),
             ref.of_zeros(ref.weighing),
             PAIRS | {"shape": (6, 2, 3, 2)},
+        ),
+        Case(
+            "empty batch", (normal(0, 4, 3, 3), normal(0, 3, 5, 4)), ref.of_zeros(ref.weighing), {"shape": (4, 3, 3, 2)}
         ),
     ),
     "conv2d_weight_bias": (
@@ -293,6 +314,7 @@ CASES: dict[str, tuple[Case, ...]] = {
             ref.weight_and_bias,
             PAIRS | {"shape": (6, 2, 3, 2)},
         ),
+        Case("empty batch", (normal(0, 4, 3, 3), normal(0, 3, 5, 4)), ref.weight_and_bias, {"shape": (4, 3, 3, 2)}),
     ),
     # pool
     "max_pool2d_with_indices": (
@@ -320,6 +342,12 @@ CASES: dict[str, tuple[Case, ...]] = {
             ref.put_back,
             WINDOW | {"shape": (1, 2, 6, 5)},
         ),
+        Case(
+            "empty batch",
+            (normal(0, 2, 2, 2), places(0, 2, 4, 4, kernel_size=2)),
+            ref.put_back,
+            {"kernel_size": 2, "shape": (0, 2, 4, 4)},
+        ),
     ),
     "avg_pool2d": (
         Case("default", (normal(2, 3, 5, 4),), F.avg_pool2d, {"kernel_size": 2}),
@@ -335,15 +363,21 @@ CASES: dict[str, tuple[Case, ...]] = {
             ref.of_zeros(F.avg_pool2d),
             WINDOW | {"shape": (1, 2, 6, 5)},
         ),
+        Case(
+            "empty batch", (normal(0, 2, 2, 2),), ref.of_zeros(F.avg_pool2d), {"kernel_size": 2, "shape": (0, 2, 4, 4)}
+        ),
     ),
     "adaptive_avg_pool2d": (
         Case("one number", (normal(2, 3, 5, 4),), F.adaptive_avg_pool2d, {"output_size": 1}),
         Case("uneven", (turned(normal(4, 5, 3, 2)),), F.adaptive_avg_pool2d, {"output_size": (3, 2)}),
         Case("larger", (normal(1, 2, 2, 3),), F.adaptive_avg_pool2d, {"output_size": (4, 3)}),
+        Case("empty batch", (normal(0, 2, 4, 4),), F.adaptive_avg_pool2d, {"output_size": 2}),
     ),
     "adaptive_avg_pool2d_backward": (
         Case("uneven", (normal(2, 3, 3, 2),), ref.spread, {"shape": (2, 3, 5, 4)}),
         Case("stretched", (stretched(normal(2, 3, 1, 1), 2, 3, 2, 2),), ref.spread, {"shape": (2, 3, 5, 4)}),
+        Case("one", (normal(1, 1, 1, 1),), ref.spread, {"shape": (1, 1, 2, 3)}),
+        Case("empty batch", (normal(0, 2, 2, 2),), ref.spread, {"shape": (0, 2, 4, 4)}),
     ),
     # norm
     "batch_norm_train": (
@@ -351,6 +385,7 @@ CASES: dict[str, tuple[Case, ...]] = {
         Case("rows", (turned(normal(3, 4)), normal(3), normal(3)), ref.batch_norm, {"eps": 0.1}),
         Case("without weight", (normal(4, 3, 2), None, None), ref.batch_norm),
         Case("without bias", (normal(4, 3), normal(3), None), ref.batch_norm),
+        Case("one", (normal(3, 1, 2), normal(1), normal(1)), ref.batch_norm),
     ),
     "batch_norm_backward": (
         Case("images", (normal(3, 2, 2, 3), normal(3, 2, 2, 3), normal(2), positive(2)), ref.batch_norm_backward),
@@ -359,6 +394,7 @@ CASES: dict[str, tuple[Case, ...]] = {
             (stretched(normal(4, 1), 4, 3), turned(normal(3, 4)), normal(3), positive(3)),
             ref.batch_norm_backward,
         ),
+        Case("one", (normal(3, 1, 2), normal(3, 1, 2), normal(1), positive(1)), ref.batch_norm_backward),
     ),
     "layer_norm_full": (
         Case("rows", (normal(3, 4), normal(4), normal(4)), ref.layer_norm, {"normalized_shape": (4,)}),
@@ -371,6 +407,7 @@ CASES: dict[str, tuple[Case, ...]] = {
         Case("without weight", (normal(2, 3, 4), None, None), ref.layer_norm, {"normalized_shape": [4]}),
         Case("without bias", (normal(3, 4), normal(4), None), ref.layer_norm, {"normalized_shape": (4,)}),
         Case("empty batch", (normal(0, 4), normal(4), normal(4)), ref.layer_norm, {"normalized_shape": (4,)}),
+        Case("one", (normal(1, 4), normal(4), normal(4)), ref.layer_norm, {"normalized_shape": (4,)}),
     ),
     "layer_norm_backward": (
         Case(
@@ -385,6 +422,12 @@ CASES: dict[str, tuple[Case, ...]] = {
             ref.layer_norm_backward,
             {"normalized_shape": (3, 4)},
         ),
+        Case(
+            "empty batch",
+            (normal(0, 4), normal(0, 4), normal(0, 1), positive(0, 1)),
+            ref.layer_norm_backward,
+            {"normalized_shape": (4,)},
+        ),
     ),
     # index
     "gather": (
@@ -392,6 +435,7 @@ CASES: dict[str, tuple[Case, ...]] = {
         Case("rows", (turned(normal(4, 3)), integers(5, 2, below=3)), ref.gathered, {"dim": 0}),
         Case("negative dim", (normal(2, 3, 4), integers(2, 3, 6, below=4)), ref.gathered, {"dim": -1}),
         Case("empty", (normal(3, 4), integers(3, 0, below=4)), ref.gathered, {"dim": 1}),
+        Case("one", (normal(3, 1), integers(3, 1, below=1)), ref.gathered, {"dim": 1}),
     ),
     "gather_backward": (
         Case(
@@ -403,6 +447,8 @@ CASES: dict[str, tuple[Case, ...]] = {
             ref.of_zeros(ref.gathered),
             {"dim": 0, "shape": (3, 4)},
         ),
+        Case("one", (normal(1, 1), integers(1, 1, below=4)), ref.of_zeros(ref.gathered), {"dim": 1, "shape": (1, 4)}),
+        Case("empty", (normal(3, 0), integers(3, 0, below=4)), ref.of_zeros(ref.gathered), {"dim": 1, "shape": (3, 4)}),
     ),
     "scatter_add": (
         Case("columns", (normal(3, 4), integers(3, 5, below=4), normal(3, 5)), ref.added, {"dim": 1}),
@@ -413,6 +459,7 @@ CASES: dict[str, tuple[Case, ...]] = {
             {"dim": -1},
         ),
         Case("empty", (normal(3, 4), integers(0, 4, below=3), normal(0, 4)), ref.added, {"dim": 0}),
+        Case("one", (normal(1, 4), integers(1, 1, below=4), normal(1, 1)), ref.added, {"dim": 1}),
     ),
     "embedding": (
         Case("vector", (normal(5, 3), integers(7, below=5)), ref.rows_of),
@@ -423,12 +470,16 @@ CASES: dict[str, tuple[Case, ...]] = {
     "embedding_backward": (
         Case("vector", (normal(7, 3), integers(7, below=5)), ref.rows_back, {"rows": 5}),
         Case("matrix", (stretched(normal(2, 1, 4), 2, 3, 4), integers(2, 3, below=5)), ref.rows_back, {"rows": 6}),
+        Case("one", (normal(1, 3), integers(1, below=5)), ref.rows_back, {"rows": 5}),
+        Case("empty", (normal(0, 3), integers(0, below=5)), ref.rows_back, {"rows": 5}),
     ),
     "topk": (
         Case("last", (steps(3, 5),), torch.topk, {"k": 2}),
         Case("first", (turned(steps(4, 3)),), torch.topk, {"k": 3, "dim": 0}),
         Case("all", (steps(4),), torch.topk, {"k": 4}),
         Case("none", (steps(3, 4),), torch.topk, {"k": 0}),
+        Case("one", (steps(1),), torch.topk, {"k": 1}),
+        Case("empty", (steps(0, 3),), torch.topk, {"k": 2}),
     ),
     "argsort": (
         Case("last", (steps(3, 5),), torch.argsort),
@@ -436,10 +487,13 @@ CASES: dict[str, tuple[Case, ...]] = {
         Case("equal ones keep their order", (few(4, 9),), partial(torch.argsort, stable=True)),
         Case("truth values", (flags(7),), partial(torch.argsort, stable=True)),
         Case("empty", (normal(3, 0),), torch.argsort),
+        Case("one", (steps(1),), torch.argsort),
     ),
     "one_hot": (
         Case("default", (integers(5, below=3),), ref.one_hot, {"num_classes": 3}),
         Case("integers", (integers(2, 3, below=3),), ref.one_hot, {"num_classes": 4, "dtype": "int64"}),
+        Case("one", (integers(1, below=3),), ref.one_hot, {"num_classes": 3}),
+        Case("empty", (integers(0, below=3),), ref.one_hot, {"num_classes": 3}),
     ),
     # loss
     "softmax": along(torch.softmax, normal),
@@ -467,6 +521,7 @@ CASES: dict[str, tuple[Case, ...]] = {
     "sgd_update": (
         Case("plain", (normal(3, 4), normal(3, 4), normal(3, 4)), ref.sgd, {"lr": 0.1}, **SGD_STEP),
         Case("momentum", (normal(4), normal(4), normal(4)), ref.sgd, {"lr": 0.1, "momentum": 0.9}, **SGD_STEP),
+        Case("one", (normal(1), normal(1), normal(1)), ref.sgd, {"lr": 0.1}, **SGD_STEP),
     ),
     # composites
     "flatten": (
@@ -474,34 +529,44 @@ CASES: dict[str, tuple[Case, ...]] = {
         Case("from 1", (turned(normal(4, 3, 2)),), torch.flatten, {"start_dim": 1}),
         Case("negative", (normal(2, 3, 4),), torch.flatten, {"start_dim": -2}),
         Case("scalar", (normal(),), torch.flatten),
+        Case("empty", (normal(0, 3),), torch.flatten),
     ),
     "transpose": (
         Case("matrix", (normal(2, 3),), torch.transpose, {"dim0": 0, "dim1": 1}),
         Case("negative", (normal(2, 3, 4),), torch.transpose, {"dim0": -1, "dim1": 0}),
+        Case("one", (normal(1, 3),), torch.transpose, {"dim0": 0, "dim1": 1}),
+        Case("empty", (normal(0, 3),), torch.transpose, {"dim0": 0, "dim1": 1}),
     ),
     "slice": (
         Case("rows", (normal(5, 3),), ref.sliced, {"dim": 0, "start": 1, "stop": 4}),
         Case("every second", (normal(2, 6),), ref.sliced, {"dim": 1, "step": 2}),
         Case("negative", (normal(2, 3, 5),), ref.sliced, {"dim": -1, "start": -3}),
+        Case("one", (normal(1, 3),), ref.sliced, {"dim": 1, "start": 1}),
+        Case("empty", (normal(0, 3),), ref.sliced, {"dim": 1, "stop": 2}),
     ),
     "stack": (
         Case("first", (normal(2, 3), normal(2, 3)), ref.stacked),
         Case("last", (normal(2, 3), turned(normal(3, 2)), normal(2, 3)), ref.stacked, {"dim": -1}),
         Case("scalars", (normal(), normal()), ref.stacked),
+        Case("empty", (normal(0, 2), normal(0, 2)), ref.stacked),
     ),
     "max_pool2d": (
         Case("default", (steps(2, 3, 5, 4),), F.max_pool2d, {"kernel_size": 2}),
         Case("overlapping", (steps(1, 2, 6, 5),), F.max_pool2d, WINDOW),
+        Case("empty batch", (steps(0, 2, 4, 4),), F.max_pool2d, {"kernel_size": 2}),
     ),
     "batch_norm": (
         Case("images", (normal(3, 2, 2, 3), normal(2), normal(2)), lambda *xs: ref.batch_norm(*xs)[0]),
         Case("without weight", (normal(3, 2, 2, 3),), lambda *xs: ref.batch_norm(*xs)[0]),
+        Case("one", (normal(3, 1, 2), normal(1), normal(1)), lambda *xs: ref.batch_norm(*xs)[0]),
     ),
     "batch_norm_inference": (
         Case("images", (normal(3, 2, 2, 3), normal(2), positive(2), normal(2), normal(2)), ref.batch_norm_inference),
         Case(
             "rows", (normal(4, 3), normal(3), positive(3), normal(3), normal(3)), ref.batch_norm_inference, {"eps": 0.1}
         ),
+        Case("one", (normal(3, 1), normal(1), positive(1), normal(1), normal(1)), ref.batch_norm_inference),
+        Case("empty", (normal(0, 3), normal(3), positive(3), normal(3), normal(3)), ref.batch_norm_inference),
     ),
     "layer_norm": (
         Case(
@@ -511,18 +576,24 @@ CASES: dict[str, tuple[Case, ...]] = {
             {"normalized_shape": (4,)},
         ),
         Case("without weight", (normal(3, 4),), F.layer_norm, {"normalized_shape": (4,), "eps": 0.1}),
+        Case("one", (normal(1, 4),), F.layer_norm, {"normalized_shape": (4,)}),
+        Case("empty batch", (normal(0, 4),), F.layer_norm, {"normalized_shape": (4,)}),
     ),
     "cross_entropy": (
         Case("rows", (normal(5, 3), integers(5, below=3)), F.cross_entropy),
         Case("empty batch", (normal(0, 3), integers(0, below=3)), F.cross_entropy, **NOTHING),
+        Case("one", (normal(1, 3), integers(1, below=3)), F.cross_entropy),
     ),
     "dropout": (
         Case("elements", (normal(3, 4), key), ref.dropout, {"rate": 0.4, "stream": 3}),
         Case("no key", (normal(3, 4), None), ref.dropout, {"rate": 0.4}),
         Case("rate 0", (normal(3, 4), key), ref.dropout, {"rate": 0.0}),
+        Case("one", (normal(1), key), ref.dropout, {"rate": 0.4}),
+        Case("empty", (normal(0, 3), key), ref.dropout, {"rate": 0.4}),
     ),
     "dropout2d": (
         Case("planes", (normal(3, 4, 2, 2), key), partial(ref.dropout, planes=True), {"rate": 0.4}),
         Case("no key", (normal(3, 4, 2, 2), None), partial(ref.dropout, planes=True), {"rate": 0.4}),
+        Case("empty batch", (normal(0, 4, 2, 2), key), partial(ref.dropout, planes=True), {"rate": 0.4}),
     ),
 }

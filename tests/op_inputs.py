@@ -173,6 +173,7 @@ def paired(reference: Reference, domain: Domain) -> tuple[Case, ...]:
     return (
         Case("matrix", (normal(3, 4), domain(3, 4)), reference),
         Case("views", (stretched(normal(3, 1), 3, 4), turned(domain(4, 3))), reference),
+        Case("one", (normal(1), domain(1)), reference),
         Case("empty", (normal(0, 3), domain(0, 3)), reference),
     )
 

@@ -35,6 +35,7 @@ from tests.op_harness import (
     is_float,
     operands,
     place,
+    reference,
     traced,
     weighted,
     weighted_outputs,
@@ -84,6 +85,45 @@ def test_every_op_has_a_case_and_every_case_an_op() -> None:
     for name, cases in CASES.items():
         assert cases, name
         assert len({case.id for case in cases}) == len(cases), name
+
+
+WITHOUT_EMPTY = {"var": "of nothing is NaN, and torch warns", "batch_norm_train": "nothing has no statistics"}
+WITHOUT_EMPTY |= dict.fromkeys(("batch_norm", "batch_norm_backward"), WITHOUT_EMPTY["batch_norm_train"])
+WITHOUT_EMPTY |= {"sgd_update": "a parameter holds something"}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_op_is_tried_on_nothing_on_size_1_and_on_an_odd_size(name: str) -> None:
+    shapes = [shape for case in CASES[name] for shape in shapes_of(case)]
+    assert (0 in {math.prod(shape) for shape in shapes}) == (name not in WITHOUT_EMPTY)
+    assert any(1 in shape or shape == () for shape in shapes)
+    assert any(size % 2 and size > 1 for shape in shapes for size in shape)
+
+
+def shapes_of(case: Case) -> list[tuple[int, ...]]:
+    """Of inputs and outputs."""
+    outs = reference(case, inputs := case.build())
+    return [tuple(value.shape) for value in (*inputs, *outs) if isinstance(value, torch.Tensor)]
+
+
+@every_case
+def test_it_does_not_matter_how_inputs_lie_in_memory(name: str, case: Case) -> None:
+    """Elements with others between them, on the tape and in a compiled graph: what dense ones give."""
+    values, lying_apart = given(case), {key: apart(value) for key, value in given(case).items()}
+    expected = by_torch(case, values)
+    names = [key for key in expected if case.twice or not key.startswith("second")]
+    found = by_tape(name, case, lying_apart)
+    check_near({key: found[key] for key in names}, {key: expected[key] for key in names})
+    lying_apart = {key: apart(value) for key, value in given(case).items()}
+    found = Executable.build(optimised(graph_of(name, case.id))).run_named(lying_apart)
+    check_near({key: found[key] for key in names}, {key: expected[key] for key in names})
+
+
+def apart(value: torch.Tensor) -> torch.Tensor:
+    """The same elements, every second one of a tensor twice as large in each dimension."""
+    wide = torch.full([2 * size for size in value.shape], 7 if value.dtype != torch.bool else True, dtype=value.dtype)
+    view = wide[tuple(slice(None, None, 2) for _ in value.shape)]
+    return view.copy_(value)
 
 
 def test_whatever_is_left_out_says_why() -> None:

@@ -46,6 +46,7 @@ def _layer_norm(x: Any, weight: Any, bias: Any, *, normalized_shape: Shape, eps:
 
 def _layer_norm_backward(g: Any, x: Any, mean: Any, rstd: Any, *, normalized_shape: Shape) -> Any:
     flags = [True, False, False]
+    mean, rstd = mean.contiguous(), rstd.contiguous()  # the kernel does not look at their strides
     return aten.native_layer_norm_backward.default(g, x, list(normalized_shape), mean, rstd, None, None, flags)[0]
 
 
