@@ -11,15 +11,20 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from engines.engine import Task
 from engines.registry import UnknownWorkloadError, load_workload
-from engines.show import as_html, as_svg, show_graph, show_tape
+from engines.show import Box, as_html, as_svg, show_channels_last, show_graph, show_tape
 from engines.value import EngineError
 
 SHOWN, UNKNOWN, REFUSED, UNWRITABLE = 0, 4, 5, 12
-ENGINES = {"graph": show_graph, "tape": show_tape}
+ENGINES: Mapping[str, Callable[[Task], tuple[str, list[Box]]]] = {
+    "graph": show_graph,
+    "graph_channels_last": show_channels_last,
+    "tape": show_tape,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -20,11 +20,18 @@ from engines.value import EngineError
 
 
 class _Row:
-    """Where an engine is defined and how to make it; `slow`: it takes many seconds to get ready, whatever the task."""
+    """Where an engine is defined and how to make it.
 
-    def __init__(self, style: Style, module: str, factory: str, *, slow: bool = False, **options: Any) -> None:
+    `slow`: it takes many seconds to get ready, whatever the task. `variant_of`: it takes part only where it is asked
+    for by name, and then wherever the engine does that it is a variant of.
+    """
+
+    def __init__(
+        self, style: Style, module: str, factory: str, *, slow: bool = False, variant_of: str = "", **options: Any
+    ) -> None:
         self.style = style
         self.slow = slow
+        self.variant_of = variant_of
         self.module = module
         self.factory = factory
         self.options = options
@@ -37,6 +44,7 @@ ENGINES: Mapping[str, _Row] = MappingProxyType(
         "graph_replay": _Row(
             "static", "engines.graph.engine", "GraphEngine", name="graph_replay", passes=(), capture=False
         ),
+        "graph_channels_last": _Row("static", "engines.graph.engine", "channels_last", variant_of="graph"),
         "torch_eager": _Row("dynamic", "engines.peers.torch_eager", "TorchEager"),
         "torch_compile": _Row("static", "engines.peers.torch_compile", "TorchCompile", slow=True),
     }

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from suites.harness import exits
 from suites.harness.agreement import check
 from suites.harness.cell import Cell
 from suites.harness.conductor import Conductor, Limits
-from suites.harness.contender import Contender, everyone, is_slow
+from suites.harness.contender import Contender, everyone, is_slow, variants
 from suites.harness.effort import EFFORTS, Effort
 from suites.harness.environment import environment
 from suites.harness.measure import measure
@@ -127,19 +127,23 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         for device in DEVICES[option("device")]
         for cell in cells(effort, device)
         if not workloads or cell.workload in workloads
-        for engine in _engines(metafunc.module, cell, effort)
+        for engine in _engines(metafunc.module, cell, effort, option("engine"))
         if not option("engine") or engine in option("engine")
     ]
     metafunc.parametrize(("cell", "engine"), chosen, ids=[f"{cell.name}-{engine}" for cell, engine in chosen])
 
 
-def _engines(module: Any, cell: Cell, effort: Effort) -> tuple[str, ...]:
-    """Who takes part in a cell, by name: as its suite says, for this cell (`engines`) or for all (`ENGINES`)."""
+def _engines(module: Any, cell: Cell, effort: Effort, asked: Sequence[str]) -> tuple[str, ...]:
+    """Who takes part in a cell, by name: as its suite says, for this cell (`engines`) or for all (`ENGINES`).
+
+    With them their variants, as far as the command line has `asked` for these.
+    """
     if hasattr(module, "engines"):
-        asked: Callable[[Cell, Effort], tuple[str, ...]] = module.engines
-        return asked(cell, effort)
-    named: tuple[str, ...] = getattr(module, "ENGINES", everyone(slow=effort.name != "quick"))
-    return named
+        for_cell: Callable[[Cell, Effort], tuple[str, ...]] = module.engines
+        named = for_cell(cell, effort)
+    else:
+        named = getattr(module, "ENGINES", everyone(slow=effort.name != "quick"))
+    return (*named, *variants(asked, named))
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from textwrap import dedent
@@ -14,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from engines.__main__ import main
 from engines.graph import PIPELINE, Executable, Graph, differentiate, trace, verify
 from engines.graph.compile import run_passes
 from engines.graph.engine import GraphEngine
@@ -22,6 +24,8 @@ from engines.graph.nhwc import INWARD, NHWC, OUTWARD
 from engines.graph.passes import CHANNELS_LAST, Pass, layout, plan_memory
 from engines.ops import TABLE
 from engines.ops.random import step_key
+from engines.registry import load_engine
+from suites.harness.contender import everyone, variants
 from suites.workloads import load_workload
 from tests.programs import assert_same_bits, run, spec, tensor, text, traced
 from tests.test_orders import arranged
@@ -317,6 +321,27 @@ def test_inputs_may_lie_in_any_order() -> None:
     turned = [t.mT.contiguous().mT if t.dim() == 4 else t for t in inputs]
     for given_inputs in (last, turned):
         assert_close(Executable.build(graph)(*given_inputs), expected)
+
+
+# Chosen by name
+
+
+def test_the_engine_of_this_name_has_the_pass_and_takes_part_only_where_asked_for() -> None:
+    name = "graph_channels_last"
+    task = load_workload("lenet5").task("forward", 2)
+    program = load_engine(name).prepare(task)
+    assert [node.op for node in program.executable.graph.nodes].count(NHWC["conv2d"]) == 2  # type: ignore[attr-defined]
+    assert name not in everyone(slow=True)
+    assert variants(["tape", name], everyone(slow=False)) == (name,)
+    assert variants([name], ["tape"]) == variants([], ["graph"]) == ()
+
+
+def test_it_can_be_seen(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", "lenet5", "--engine", "graph_channels_last", "--batch", "2"]) == 0
+    shown = capsys.readouterr().out
+    (change,) = (line for line in shown.splitlines() if line.startswith("== after layout: "))
+    assert "+2 conv2d_nhwc" in change
+    assert re.search(r"f32\[2,24,24,6\] = conv2d_nhwc\(.*# lenet5\.py:\d+", shown)
 
 
 # Random graphs: images (2, 3, 6, 6) and weights that keep their shape

@@ -10,7 +10,7 @@ from engines.engine import Array, Outputs, Placed, Style, Task, phase, place_arr
 from engines.graph.compile import Build, compile_loss
 from engines.graph.compiled import Compiled
 from engines.graph.executable import Executable
-from engines.graph.passes import PIPELINE, Pass
+from engines.graph.passes import CHANNELS_LAST, PIPELINE, Pass
 from engines.graph.shapes import Exact, Policy
 from engines.value import EngineError, Spec, canonical_device
 
@@ -140,3 +140,8 @@ class GraphEngine:
         if task.varying:
             return VaryingProgram(task, self._passes, self._build, self._policy)
         return GraphProgram(task, self._passes, self._build, self._capture)
+
+
+def channels_last() -> GraphEngine:
+    """The engine with convolutions, and what lies between them, in channels-last order."""
+    return GraphEngine("graph_channels_last", CHANNELS_LAST)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import linecache
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 
@@ -13,6 +13,7 @@ from engines.engine import Task, place_arrays, place_batch
 from engines.graph import PIPELINE, Executable, Graph, Symbol, Var, differentiate, trace, update
 from engines.graph.control import all_nodes
 from engines.graph.lower.prelude import PRELUDE
+from engines.graph.passes import CHANNELS_LAST, Pass
 from engines.op import Namespace
 from engines.show.drawing import Box
 from engines.value import EngineError, Location, Spec
@@ -21,10 +22,10 @@ WHERE = re.compile(r"# (\S+:\d+)$")
 """The comment in generated source that names the user's line."""
 
 
-def show_graph(task: Task) -> tuple[str, list[Box]]:
+def show_graph(task: Task, passes: Sequence[Pass] = PIPELINE) -> tuple[str, list[Box]]:
     """All stages as text, and the graph that runs as boxes. Raises EngineError."""
     parts, graph = [], None
-    for title, stage in _stages(task):
+    for title, stage in _stages(task, passes):
         change = "" if graph is None else f", {_change(graph, stage)}"
         if stage is graph:
             parts.append(f"== {title}: nothing to do")
@@ -41,7 +42,12 @@ def show_graph(task: Task) -> tuple[str, list[Box]]:
     return "\n\n".join(parts) + "\n", _boxes(graph)
 
 
-def _stages(task: Task) -> Iterator[tuple[str, Graph]]:
+def show_channels_last(task: Task) -> tuple[str, list[Box]]:
+    """The same through the passes of `CHANNELS_LAST`."""
+    return show_graph(task, CHANNELS_LAST)
+
+
+def _stages(task: Task, passes: Sequence[Pass]) -> Iterator[tuple[str, Graph]]:
     graph = _traced(task)
     yield "traced", graph
     if task.quantity != "forward":
@@ -52,7 +58,7 @@ def _stages(task: Task) -> Iterator[tuple[str, Graph]]:
             raise EngineError("show: quantity 'step' needs an optimizer, found None")
         graph = update(graph, task.optimizer, list(task.parameters))
         yield "with the update", graph
-    for step in PIPELINE:
+    for step in passes:
         graph = step(graph)
         yield f"after {step.__name__}", graph
 

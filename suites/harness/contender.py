@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Container, Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -69,8 +70,13 @@ def by_name(cell: Cell, name: str) -> Engine:
 
 
 def everyone(*, slow: bool) -> tuple[str, ...]:
-    """Every engine by name; without `slow`, only those that are not slow to get ready."""
-    return tuple(name for name, row in ENGINES.items() if slow or not row.slow)
+    """Every engine by name but variants; without `slow`, only those that are not slow to get ready."""
+    return tuple(name for name, row in ENGINES.items() if not row.variant_of and (slow or not row.slow))
+
+
+def variants(asked: Iterable[str], taking_part: Container[str]) -> tuple[str, ...]:
+    """Of the engines asked for by name, the variants of those that take part."""
+    return tuple(name for name in asked if name in ENGINES and ENGINES[name].variant_of in taking_part)
 
 
 def is_slow(contender: Contender) -> bool:
