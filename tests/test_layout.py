@@ -21,10 +21,11 @@ from engines.graph.compile import run_passes
 from engines.graph.engine import GraphEngine
 from engines.graph.fused import inline
 from engines.graph.nhwc import INWARD, NHWC, OUTWARD
-from engines.graph.passes import CHANNELS_LAST, Pass, layout, plan_memory
+from engines.graph.passes import CHANNELS_LAST, Pass, layout, plan_memory, pool
 from engines.ops import TABLE
 from engines.ops.random import step_key
 from engines.registry import load_engine
+from engines.value import Spec
 from suites.harness.contender import everyone, variants
 from suites.workloads import load_workload
 from tests.programs import assert_same_bits, run, spec, tensor, text, traced
@@ -295,9 +296,35 @@ def test_a_network_gives_what_it_gives_and_can_be_saved(name: str, quantity: Any
     found, program = outputs(CHANNELS_LAST)
     assert_close(found, expected)
     graph = program.executable.graph
-    assert {"conv2d", "max_pool2d_with_indices"}.isdisjoint(ops_of(inline(graph)))
+    assert "conv2d" not in ops_of(inline(graph))
     program.executable.save(tmp_path / "saved")
     assert text(Executable.load(tmp_path / "saved").graph) == text(graph)
+
+
+def test_on_a_gpu_nothing_is_converted_between_convolutions_and_their_pooling() -> None:
+    model, tensors = load_workload("cnn"), {"key": torch.tensor(step_key(0, 0))}
+    task = model.task("loss_and_grad", 2)
+    tensors |= {name: torch.tensor(value) for name, value in {**task.parameters, **task.batch}.items()}
+
+    def loss(ops: Any, s: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {"loss": task.loss(ops, s, s, s["key"])}
+
+    specs = {name: Spec.of(value)._replace(device="cuda:0") for name, value in tensors.items()}
+    graph = differentiate(trace(loss, specs), "loss", list(task.parameters))
+    found = ops_of(verify(run_passes(graph, (pool, layout), {})))
+    assert [name for name in found if "conv" in name or "pool" in name or name.startswith("to_n")] == [
+        "conv2d_nhwc",
+        "to_nhwc",  # the second weight
+        "conv2d_nhwc",
+        "max_pool2d_with_indices_nhwc",
+        "to_nchw",
+        "to_nhwc",
+        "max_pool2d_backward_nhwc",
+        "conv2d_weight_bias_nhwc",
+        "conv2d_input_nhwc",
+        "conv2d_weight_bias_nhwc",
+        "to_nchw",  # its gradient
+    ]
 
 
 def test_a_planned_step_gives_the_same_bits_though_its_arena_is_full_of_nan() -> None:

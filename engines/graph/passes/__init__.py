@@ -56,10 +56,11 @@ is of the nodes that run, so it comes last: another pass after it drops it where
 cost time: `order` and `rematerialise(budget_bytes)`, for those who need the memory, and `layout`."""
 
 CHANNELS_LAST: tuple[Pass, ...] = tuple(
-    step for each in PIPELINE for step in ((layout, each) if each is pool else (each,))
+    step for each in PIPELINE for step in ((each, layout) if each is pool else (each,))
 )
-"""The same with `layout`, ahead of what takes images as they are. Not the usual one: on a processor, what C does for
-max-pooling and by Winograd outweighs what torch's kernels gain by the other order of elements."""
+"""The same with `layout`: behind pool, whose rules are about images as they are, and whose regions C does best on a
+processor; ahead of fuse, which takes what is elementwise in either order. Not the usual one: on a processor a
+convolution by Winograd, or one as it is that need not be converted, outweighs what torch gains by the other order."""
 
 AFTER: Mapping[str, frozenset[str]] = MappingProxyType({})
 """Which passes a pass must come after, by name, where both are used: a rule of what is right, not of what finds most.

@@ -15,8 +15,7 @@ A weight that is an input is converted at every call, once for all its readers. 
 to know that nobody has written to the weight since; an update in C leaves no trace of that. One that shall not change
 can be a constant.
 
-Not in `PIPELINE`, but before `pool` in `CHANNELS_LAST`: it takes the place of what is chosen and written for images as
-they are.
+Not in `PIPELINE`, but in `CHANNELS_LAST`.
 """
 
 from __future__ import annotations
