@@ -12,8 +12,9 @@ READY := .venv/ready
 .PHONY: bench learn report test check format clean help
 
 bench: $(READY)  ## measure everything (EFFORT=quick|standard|full, DEVICE=cpu|cuda|all) and write the page
-	@$(BIN)/python -m pytest suites --benchmark-only --benchmark-quiet --device $(DEVICE) --effort $(EFFORT) --results $(RESULTS) -q; \
-	status=$$?; $(BIN)/python -m report --results $(RESULTS) --output $(PAGE) && exit $$status
+	@trap : INT; \
+	$(BIN)/python -m pytest suites --benchmark-only --benchmark-quiet --device $(DEVICE) --effort $(EFFORT) --results $(RESULTS) -q; \
+	status=$$?; case $$status in 0|1|2|10) $(BIN)/python -m report --results $(RESULTS) --output $(PAGE);; esac && exit $$status
 
 learn: $(READY)  ## train cnn and lenet5 on handwritten digits with every engine
 	@$(BIN)/python -m suites.learn

@@ -3,7 +3,8 @@
     python -m report                                   # the newest run under results/, to report.html
     python -m report a.json b.json --output ab.html    # merged; a later file wins for the same row
 
-Exit codes: 0 written, 2 bad usage, 11 nothing to report, 12 the page cannot be written, 14 a file cannot be read.
+Exit codes: 0 written, 2 bad usage, 11 nothing to report, 12 the page cannot be written, 14 a file cannot be read, 130
+interrupted.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from report.page import render, write
 from report.records import read_run
 from report.results import NothingStoredError, merge, newest
 
-WRITTEN, NOTHING, UNWRITABLE, UNREADABLE = 0, 11, 12, 14
+WRITTEN, NOTHING, UNWRITABLE, UNREADABLE, INTERRUPTED = 0, 11, 12, 14, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,6 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         files = options.file or [newest(options.results)]
         page = render(merge([read_run(file) for file in files]))
+    except KeyboardInterrupt:
+        return _fail(INTERRUPTED, "interrupted; no page is written")
     except NothingStoredError as error:
         return _fail(NOTHING, str(error))
     except ReportError as error:

@@ -266,6 +266,10 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> Iterator[N
 def _store(config: pytest.Config, ours: Session, exitstatus: int) -> int:
     """Store the run, and say where; gives the exit code."""
     assert ours.journal is not None
+    if exitstatus == pytest.ExitCode.INTERRUPTED and not ours.benchmarks:
+        ours.journal.discard()
+        config.stash[STORED].append("interrupted before a row was measured: nothing is stored")
+        return exits.NOTHING_MEASURED
     run = {**_header(config), "benchmarks": ours.benchmarks}
     run["interrupted"] = "by the user" if exitstatus == pytest.ExitCode.INTERRUPTED else None
     config.hook.pytest_benchmark_update_json(config=config, benchmarks=[], output_json=run)

@@ -17,9 +17,12 @@ when the accuracy on them is taken.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -64,21 +67,31 @@ class Learner(Protocol):
 
 
 def learn(
-    cell: Cell, learners: Mapping[str, Learner], rows: Mapping[str, Row], epochs: int, digits: Digits, show: Show
+    cell: Cell,
+    learners: Mapping[str, Learner],
+    rows: Mapping[str, Row],
+    epochs: int,
+    digits: Digits,
+    show: Show,
+    enough: Callable[[], bool] = lambda: False,
 ) -> None:
     """Train for some epochs, everyone once per epoch, and fill in the rows: a sample a step, and `learning`.
 
-    A learner whose worker fails costs its row. A row is wrong where its losses are not what they must be beside the
-    tape's.
+    Ends earlier where after an epoch it is `enough`. A learner whose worker fails costs its row. A row is wrong where
+    its losses are not what they must be beside the tape's.
     """
     losses: dict[str, list[float]] = {name: [] for name in learners}
     order = (order for block in blocks(list(learners), cell.name) for order in block)
-    for epoch in range(epochs):
+    wanted = epochs
+    for epoch in range(wanted):
         for name in next(order):
-            show(f"{cell.name}: epoch {epoch + 1} of {epochs}: {name}")
+            show(f"{cell.name}: epoch {epoch + 1} of {wanted}: {name}")
             if rows[name].running:
                 with rows[name].at_its_cost():
                     _one_epoch(learners[name], losses[name], rows[name])
+        if enough():
+            epochs = epoch + 1
+            break
     steps = max(map(len, losses.values()), default=0)
     for name, row in rows.items():
         if row.running:
@@ -141,12 +154,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name in options.workload:
             load_workload(name)
         digits = load(options.data).validation() if options.validate else load(options.data)
-        print(f"{digits.source}: {len(digits.train_labels)} to train, {len(digits.test_labels)} to test")
-        failed = [name for name in options.workload if not _learn_and_tell(name, digits, options)]
+        print(f"{digits.source}: {len(digits.train_labels)} to train, {len(digits.test_labels)} to test", flush=True)
+        with _gentle_stop() as stopped:
+            failed = [
+                name for name in options.workload if not (stopped() or _learn_and_tell(name, digits, options, stopped))
+            ]
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        return exits.INTERRUPTED
     except (UnknownWorkloadError, EngineError, DataError) as error:
         print(f"error: {error}", file=sys.stderr)
         return exits.BAD_DATA if isinstance(error, DataError) else exits.USAGE
-    return exits.WRONG_NUMERICS if failed else 0
+    if failed:
+        return exits.WRONG_NUMERICS
+    return exits.INTERRUPTED if stopped() else 0
+
+
+@contextmanager
+def _gentle_stop() -> Iterator[Callable[[], bool]]:
+    """Within, a first Ctrl-C only makes what is given say yes, and the next one is a KeyboardInterrupt again."""
+    usual, asked = signal.getsignal(signal.SIGINT), threading.Event()
+
+    def ask(*_: object) -> None:
+        asked.set()
+        signal.signal(signal.SIGINT, usual)
+        print("\nstopping after this epoch; Ctrl-C again to stop at once", file=sys.stderr)
+
+    signal.signal(signal.SIGINT, ask)
+    try:
+        yield asked.is_set
+    finally:
+        signal.signal(signal.SIGINT, usual)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -161,14 +199,17 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _learn_and_tell(name: str, digits: Digits, options: argparse.Namespace) -> bool:
+def _learn_and_tell(name: str, digits: Digits, options: argparse.Namespace, enough: Callable[[], bool]) -> bool:
     cell = Cell("learning", name, "train", options.batch_size, device=options.device)
     start = time.monotonic()
     epochs = options.epochs or EFFORTS["standard"].epochs.get(name, DEFAULT_EPOCHS)
     learners = {engine: Training(cell, load_engine(engine), digits) for engine in options.engine}
     rows = {engine: Row(engine, learner.style) for engine, learner in learners.items()}
-    learn(cell, learners, rows, epochs, digits, _line())
+    learn(cell, learners, rows, epochs, digits, _line(), enough)
     print(f"\r\033[K{name}: {time.monotonic() - start:.0f} s" if sys.stdout.isatty() else name)
+    if enough():
+        steps = max((len(row.samples) for row in rows.values()), default=0)
+        print(f"  stopped by Ctrl-C after {steps} steps an engine, {epochs} epochs were wanted")
     for row in rows.values():
         facts = row.learning
         assert facts is not None

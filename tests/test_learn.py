@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
 
 from engines.registry import load_engine
+from suites.harness import exits
 from suites.harness.cell import Cell
 from suites.harness.row import Row
 from suites.harness.training import Training
 from suites.learn import COMPARED_STEPS, LOSS_TOLERANCE, learn
 from suites.workloads.digits import Digits, sklearn_digits
+from tests.test_store import INTERRUPTIBLE, ROOT
 
 CELL = Cell("learning", "cnn", "train", 16)
 STEPS = 40
@@ -65,3 +71,33 @@ def test_the_compiled_cnn_learns_as_the_tape_does_step_by_step():
     tape, graph = (np.array(Training(CELL, load_engine(name), few).epoch()[0]) for name in ("tape", "graph"))
     assert len(tape) == COMPARED_STEPS
     np.testing.assert_allclose(graph, tape, rtol=LOSS_TOLERANCE)
+
+
+def test_training_ends_after_the_epoch_in_which_it_is_enough():
+    tape, rows, seen = [2.0, 1.0], {"tape": Row("tape"), "graph": Row("graph")}, []
+    learners = {name: Told(tape) for name in rows}
+    learn(CELL, learners, rows, 9, sklearn_digits(), seen.append, lambda: len(seen) >= 4)
+    for row in rows.values():
+        assert (row.learning["epochs"], row.learning["losses"], row.learning["steps_per_epoch"]) == (2, 2 * tape, 2)
+
+
+def test_ctrl_c_shows_what_was_learned_so_far_and_a_second_one_ends_at_once():
+    def interrupted(presses: int) -> tuple[int, str, str]:
+        command = [sys.executable, "-c", INTERRUPTIBLE, "-m", "suites.learn", "--workload", "lenet5", "--epochs", "999"]
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        process.stdout.readline()  # the digits are there, and training begins
+        for _ in range(presses):
+            time.sleep(1.0)
+            process.send_signal(signal.SIGINT)
+        said, told = process.communicate(timeout=60)
+        return process.returncode, said, told
+
+    code, said, told = interrupted(1)
+    assert code == exits.INTERRUPTED
+    assert "stopped by Ctrl-C after " in said
+    assert said.count("test accuracy") == 3
+    assert told.strip() == "stopping after this epoch; Ctrl-C again to stop at once"
+    code, said, told = interrupted(2)
+    assert code == exits.INTERRUPTED
+    assert "Traceback" not in told

@@ -91,6 +91,18 @@ def test_ctrl_c_keeps_what_was_measured_and_names_what_was_not(tmp_path):
     assert not any(alive(worker) for worker in workers)
 
 
+def test_a_run_that_is_interrupted_before_its_first_row_stores_nothing(tmp_path):
+    process = start(tmp_path)
+    end = time.monotonic() + 60
+    while not list(tmp_path.glob(".unfinished-*")) and time.monotonic() < end:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == exits.NOTHING_MEASURED, said
+    assert "interrupted before a row was measured: nothing is stored" in said
+    assert list(tmp_path.rglob("*")) == []
+
+
 def test_a_run_that_is_killed_leaves_a_journal_from_which_it_is_recovered(tmp_path, capsys):
     process = start(tmp_path)
     journal = wait_for_rows(tmp_path, 2)

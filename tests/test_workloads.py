@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,9 +15,10 @@ from engines.ops import KERNELS
 from engines.ops.random import step_key
 from engines.registry import load_engine
 from engines.value import EngineError
-from suites.harness.agreement import relative_error
+from suites.harness.agreement import judge, relative_error, results
+from suites.harness.cell import Cell
 from suites.harness.contender import everyone
-from suites.workloads import STRAIGHT, UnknownWorkloadError, load_workload
+from suites.workloads import STRAIGHT, WORKLOADS, UnknownWorkloadError, load_workload
 from suites.workloads.modules import MODULES, load_parameters
 
 IMAGES = ("cnn", "lenet5", "mlp")
@@ -57,6 +59,18 @@ def test_every_engine_is_as_near_to_float64_as_torch_is(engine, workload, quanti
         error = relative_error(ours[name].astype(np.float64), wanted)
         assert error < 1e-5, name
         assert error <= 2 * relative_error(eager[name].astype(np.float64), wanted) + 1e-7, name
+
+
+@pytest.mark.parametrize("workload", [name for name in WORKLOADS if name not in STRAIGHT])
+def test_with_control_flow_in_it_a_graph_is_as_near_to_float64_as_torch_is(workload):
+    size = load_workload(workload).quick or {}
+    cell = Cell("loops", workload, "loss_and_grad", 3, knobs=tuple(sorted(size.items())))
+    wide = replace(cell, dtype="float64")
+    ours = results(load_engine("graph").prepare(cell.task()), cell)
+    reference = results(load_engine("torch_eager").prepare(wide.task()), wide)
+    assert ours.keys() == reference.keys()
+    assert max(relative_error(ours[name], wanted) for name, wanted in reference.items()) < 1e-5
+    assert judge(ours, cell).verdict == "agrees"
 
 
 def test_a_step_moves_every_parameter_and_a_wrong_learning_rate_would_show():

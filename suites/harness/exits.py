@@ -10,3 +10,5 @@ NOTHING_MEASURED: Final = 11
 UNWRITABLE_RESULTS: Final = 12
 BAD_DATA: Final = 13
 UNREADABLE_RESULTS: Final = 14
+INTERRUPTED: Final = 130
+"""What shells say of a program that Ctrl-C ended; pytest says 2."""
