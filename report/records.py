@@ -94,7 +94,7 @@ def _record(row: Field, *, measured: bool) -> tuple[Field, Record]:
         name=row["name"].text(),
         cell=_cell(extra),
         engine=extra["engine"].text(),
-        style=extra["style"].one_of(STYLES),
+        style=extra["style"].one_of(STYLES) if measured else extra.maybe("style", lambda style: style.one_of(STYLES)),
         status=status,
         reason=_text(extra, "reason") if measured else extra["reason"].text(),
         seconds_per_call=samples,

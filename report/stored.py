@@ -161,7 +161,7 @@ class Record:
 
     `collector` says whether the garbage collector was on inside rounds, `positions` where in the order of each round
     this engine stood, `device_seconds` what a GPU's own events say of the same rounds. What an older file does not
-    store is None or empty.
+    store is None or empty, and so is the style of an engine that never got as far as to say it.
     """
 
     schema: int
@@ -169,7 +169,7 @@ class Record:
     name: str
     cell: Cell
     engine: str
-    style: Style
+    style: Style | None
     status: Status
     reason: str | None
     seconds_per_call: tuple[float, ...]

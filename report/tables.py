@@ -53,12 +53,11 @@ def _table(desk: Desk, question: Question, title: str) -> Table:
     same = [f"{name} {next(iter(texts))}" for name, _, texts in facts if len(texts) == 1]
     identity = _kept(desk, rows, [*IDENTITY, *((name, read) for name, read, texts in facts if len(texts) > 1)])
     figures = _kept(desk, [row for row in rows if row.status == "measured"], FIGURES)
-    columns = [*identity, *figures]
     return Table(
         anchor=f"rows-{question}",
         title=title,
         caption=f"{units.plural(len(rows), 'row')}. In all of them: {', '.join(same)}." if same else "",
-        columns=tuple(name for name, _ in columns),
+        columns=tuple(name for name, _ in (*identity, *figures)) + (() if figures else ("reason",)),
         rows=tuple(_row(desk, row, identity, figures) for row in rows),
     )
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from report.__main__ import main as report
 from suites import test_dispatch, test_forward
 from suites.harness import exits
 from suites.harness.effort import EFFORTS
@@ -86,6 +87,9 @@ def test_ctrl_c_keeps_what_was_measured_and_names_what_was_not(tmp_path):
     assert {row["extra_info"]["reason"] for row in run["missing"]} == {"the run was interrupted"}
     assert len(run["benchmarks"]) + len(run["missing"]) == ROWS
     assert "stored in" in said
+    page = tmp_path / "page.html"
+    assert report(["--results", str(tmp_path), "--output", str(page)]) == 0
+    assert "by the user" in page.read_text(encoding="utf8")
     assert not list(tmp_path.glob(".unfinished-*"))
     assert workers
     assert not any(alive(worker) for worker in workers)

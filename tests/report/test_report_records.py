@@ -137,6 +137,7 @@ BROKEN: dict[str, tuple[str, str, Any, str]] = {  # question, path in the row, n
     "empty engine": ("step", "extra_info.engine", "", "expected text"),
     "question": ("step", "extra_info.question", "speed", "expected one of step, forward"),
     "style": ("step", "extra_info.style", "both", "expected one of dynamic, static"),
+    "no style": ("step", "extra_info.style", None, "expected one of dynamic, static"),
     "quantity": ("step", "extra_info.quantity", None, "expected one of forward"),
     "status": ("step", "extra_info.status", "failed", "expected one of measured"),
     "batch": ("step", "extra_info.batch_size", "8", "expected a whole number of at least 1"),
