@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from engines.graph import Executable, Graph, trace, trial, verify
-from engines.graph.formulations import HAS_ONEDNN, onednn_of, patches_of, winograd_of
+from engines.graph.formulations import HAS_ONEDNN, direct_of, onednn_of, patches_of, winograd_of
 from engines.graph.fused import inline, readers_of, region_node
+from engines.graph.ir import Node
 from engines.graph.passes import choose_kernels, pool
 from engines.graph.trial import fastest
 from tests.programs import assert_near, run, spec, tensor, text, traced
@@ -53,6 +54,23 @@ def test_a_convolution_and_the_pooling_that_alone_reads_it_become_one_region() -
     """
     for before in (graph, pool(graph)):
         assert text(verify(choose_kernels(before))) == dedent(expected).strip()
+
+
+@pytest.mark.usefixtures("last")
+def test_a_convolution_too_small_for_winograd_becomes_a_plain_sum_with_the_relu_that_alone_reads_it() -> None:
+    small = (spec(2, 3, 6, 8), spec(4, 3, 3, 3), spec(4))
+    graph = traced(lambda ops, x, w, b: ops.relu(ops.conv2d(x, w, b, padding=1)), *small)
+    expected = """
+        graph f(x: f32[2,3,6,8], y: f32[4,3,3,3], z: f32[4]) {
+          %0: f32[2,4,6,8] = fused(a0=x, a1=y, a2=z) {
+            %0: f32[2,4,6,8] = conv2d_direct(a0, a1, a2, padding=1)
+            %1: f32[2,4,6,8] = relu(%0)
+            return r0=%1
+          }
+          return out=%0
+        }
+    """
+    assert text(verify(choose_kernels(graph))) == dedent(expected).strip()
 
 
 @pytest.mark.usefixtures("last")
@@ -175,7 +193,35 @@ def test_winograd_gives_what_the_convolution_gives(
         return dict(zip("pi", ops.max_pool2d_with_indices(y, kernel_size=2), strict=True)) if with_pool else {"y": y}
 
     graph = trace(model, {"x": spec(*image), "w": spec(outs, image[1], 3, 3), "b": spec(outs)})
-    kernels, compiled = by_winograd(graph)
+    assert_the_same(graph, winograd_of)
+
+
+SMALL: list[tuple[tuple[int, ...], tuple[int, ...], int | tuple[int, int]]] = [
+    ((1, 1, 28, 28), (6, 1, 5, 5), 0),  # rows of 24: the second vector lies over the first; channels by three
+    ((3, 6, 12, 12), (16, 6, 5, 5), 0),  # vectors of 8, rows and channels by four
+    ((2, 3, 7, 9), (5, 3, 3, 2), (1, 2)),  # a window that is no square, a border, seven rows, one channel at a time
+    ((70, 4, 9, 6), (8, 4, 4, 3), (0, 1)),  # vectors of 4, of which two share columns, and threads
+    ((2, 16, 20, 20), (3, 16, 1, 1), 0),
+]
+
+
+@pytest.mark.parametrize("with_relu", [False, True])
+@pytest.mark.parametrize("with_bias", [False, True])
+@pytest.mark.parametrize(("image", "window", "padding"), SMALL)
+def test_a_plain_sum_gives_what_the_convolution_gives(
+    image: tuple[int, ...], window: tuple[int, ...], padding: int | tuple[int, int], with_bias: bool, with_relu: bool
+) -> None:
+    def model(ops: Any, s: Mapping[str, Any]) -> Mapping[str, Any]:
+        y = ops.conv2d(s["x"], s["w"], s.get("b"), padding=padding)
+        return {"y": ops.relu(y) if with_relu else y}
+
+    bias = {"b": spec(window[0])} if with_bias else {}
+    assert_the_same(trace(model, {"x": spec(*image), "w": spec(*window), **bias}), direct_of)
+
+
+def assert_the_same(graph: Graph, rule: Callable[[Node], Node | None]) -> None:
+    """On the kernels and in C a formulation gives what the node gives, in which a NaN is one afterwards, too."""
+    kernels, compiled = formulated(graph, rule)
     inputs = [tensor(*var.spec.shape, seed=seed) for seed, var in enumerate(graph.inputs.values())]
     expected = run(graph, *inputs)
     assert "fused_0" in compiled.source
@@ -192,19 +238,23 @@ def assert_as_sums(found: Sequence[torch.Tensor], expected: Sequence[torch.Tenso
         torch.testing.assert_close(one, other, rtol=0, atol=1e-6 * largest, equal_nan=True)
 
 
-def by_winograd(graph: Graph) -> tuple[Executable, Executable]:
-    """The formulation on the kernels, and as one region in C."""
+def formulated(graph: Graph, rule: Callable[[Node], Node | None]) -> tuple[Executable, Executable]:
+    """A formulation of the first node on the kernels, and all as one region in C."""
     first, *rest = graph.nodes
-    other = winograd_of(first)
+    other = rule(first)
     assert other is not None
     plain = graph.with_nodes((other, *rest))
     return Executable.build(plain), Executable.build(plain.with_nodes((region_node(plain.nodes, readers_of(plain)),)))
 
 
-def test_a_stored_region_with_other_shapes_does_not_become_c() -> None:
-    graph = traced(lambda ops, x, w, b: ops.conv2d(x, w, b), *CONVOLUTION)
+@pytest.mark.parametrize(("rule", "channels"), [(winograd_of, 8), (direct_of, 3)])
+def test_a_stored_region_with_other_shapes_does_not_become_c(
+    rule: Callable[[Node], Node | None], channels: int
+) -> None:
+    image = (spec(2, channels, 6, 8), spec(16, channels, 3, 3), spec(16))
+    graph = traced(lambda ops, x, w, b: ops.conv2d(x, w, b), *image)
     (node,) = graph.nodes
-    other = winograd_of(node)
+    other = rule(node)
     assert other is not None
     x, w, _ = other.inputs
     wrong = graph.with_nodes((type(node)(other.op, (x, w, w), other.attrs, other.outputs, other.where),))

@@ -1,6 +1,7 @@
 """Ops that compute in another way what an op of the table does. No engine offers them: only a pass makes them.
 
     conv2d(x, w, b)   and  conv2d_winograd(x, w, b)       # the same within rounding
+    conv2d(x, w, b)   and  conv2d_direct(x, w, b)
     conv2d_weight(g, x)  and  conv2d_weight_patches(g, x)
 
 A formulation is an op with a kernel of its own, so that a graph that holds one still says what it means and runs
@@ -41,6 +42,17 @@ WINOGRAD = Op("conv2d_winograd", _winograd, (None, None, None), attrs={"padding"
 """A convolution of 3 by 3 without stride, in 4 multiplications where the sum over the window takes 9: S. Winograd,
 "Arithmetic Complexity of Computations", 1980; A. Lavin and S. Gray, "Fast Algorithms for Convolutional Neural
 Networks", 2016. From an infinity may come NaN, and on the kernels a NaN fills its tile."""
+
+
+def _direct(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, *, padding: Pair) -> torch.Tensor:
+    return torch.conv2d(x, weight, bias, padding=pair(padding))
+
+
+DIRECT = Op("conv2d_direct", _direct, (None, None, None), attrs={"padding": 0})
+"""A convolution without stride as C writes it: the plain sum, with nothing to prepare. Elsewhere it is torch's own."""
+
+FEWEST_COLUMNS = 4
+"""Columns of a result that are worth vectors."""
 
 
 def _onednn(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
@@ -91,20 +103,32 @@ HAS_ONEDNN = torch._C._has_mkldnn and hasattr(torch.ops.mkldnn, "_linear_pointwi
 FEWEST_PRODUCTS = 1 << 20
 """Multiplications of a matrix product from which on it is worth a second look."""
 
-OPS = (WINOGRAD, LINEAR_ONEDNN, MATMUL_ONEDNN, PATCHES, PATCHES_BIAS)
+OPS = (WINOGRAD, DIRECT, LINEAR_ONEDNN, MATMUL_ONEDNN, PATCHES, PATCHES_BIAS)
 
 
 def winograd_of(node: Node) -> Node | None:
     """A `conv2d` as Winograd's, where that fits: 3 by 3, no stride, dilation or groups, enough channels, float32."""
-    x, weight, *_ = node.inputs
-    if node.op.name != "conv2d" or not isinstance(x, Var) or not isinstance(weight, Var):
-        return None
-    steps = [*pair(node.attrs["stride"]), *pair(node.attrs["dilation"]), node.attrs["groups"]]
-    outs, ins, *window = weight.spec.shape
-    suits = window == [3, 3] and steps == [1] * 5 and min(outs, ins) >= FEWEST_CHANNELS
-    if not suits or x.spec.dtype != torch.float32 or 0 in node.outputs[0].spec.shape:
+    outs, ins, *window = _weight_of(node)
+    if window != [3, 3] or min(outs, ins) < FEWEST_CHANNELS:
         return None
     return Node(WINOGRAD, node.inputs, {"padding": node.attrs["padding"]}, node.outputs, node.where)
+
+
+def direct_of(node: Node) -> Node | None:
+    """A `conv2d` as the sum that it is, where Winograd's does not fit: no stride, dilation or groups, float32."""
+    if not _weight_of(node)[2:] or winograd_of(node) or node.outputs[0].spec.shape[3] < FEWEST_COLUMNS:
+        return None
+    return Node(DIRECT, node.inputs, {"padding": node.attrs["padding"]}, node.outputs, node.where)
+
+
+def _weight_of(node: Node) -> tuple[int, ...]:
+    """The weight's shape of a plain convolution of float32: no stride, dilation or groups; else nothing but (0, 0)."""
+    x, weight, *_ = node.inputs
+    if node.op.name != "conv2d" or not isinstance(x, Var) or not isinstance(weight, Var):
+        return (0, 0)
+    steps = [*pair(node.attrs["stride"]), *pair(node.attrs["dilation"]), node.attrs["groups"]]
+    plain = steps == [1] * 5 and x.spec.dtype == torch.float32 and 0 not in node.outputs[0].spec.shape
+    return weight.spec.shape if plain else (0, 0)
 
 
 def patches_of(node: Node) -> Node | None:

@@ -19,7 +19,7 @@ from engines.graph.control import CONTROL
 from engines.graph.domain import domain
 from engines.graph.fused import FUSED, interpret
 from engines.graph.ir import Graph, Node, Var
-from engines.graph.lower import compiler, loops, pooling, winograd
+from engines.graph.lower import compiler, direct, loops, pooling, winograd
 from engines.graph.lower.call import bound_loop
 from engines.graph.lower.piece import Pieces
 from engines.graph.lower.prelude import PRELUDE
@@ -123,6 +123,8 @@ def writer(body: Graph) -> Writer | None:
         return pooling.region
     if winograd.fits(body):
         return winograd.region
+    if direct.fits(body):
+        return direct.region
     domains = {domain(node) for node in body.nodes}
     alike = len(domains) == 1 and None not in domains and not body.constants
     here = all(var.spec.device == "cpu" for var in (*body.inputs.values(), *body.outputs.values()))

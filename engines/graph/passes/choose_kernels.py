@@ -2,6 +2,7 @@
 
     conv2d(x, w, b)                        -> conv2d_winograd(x, w, b)
     p, i = max_pool2d(conv2d(x, w, b))     -> p, i = max_pool2d(conv2d_winograd(x, w, b)), as one region
+    conv2d(x, w, b), relu(conv2d(x, w, b)) -> the same by conv2d_direct, where Winograd's does not fit
     conv2d_weight(g, x)                    -> conv2d_weight_patches(g, x), a product of matrices; also with the bias
     linear(x, w, b), matmul(a, b)          -> the same by oneDNN instead of BLAS
 
@@ -18,7 +19,7 @@ from dataclasses import replace
 
 import torch
 
-from engines.graph.formulations import onednn_of, patches_of, winograd_of
+from engines.graph.formulations import direct_of, onednn_of, patches_of, winograd_of
 from engines.graph.fused import FUSED, inline, readers_of, region_node
 from engines.graph.ir import Graph, Node, Var
 from engines.graph.pooled import POOL
@@ -27,7 +28,7 @@ from engines.graph.trial import fastest
 Rule = Callable[[Node], Node | None]
 
 RULES: Mapping[str, tuple[Rule, ...]] = {
-    "conv2d": (winograd_of,),
+    "conv2d": (winograd_of, direct_of),
     "conv2d_weight": (patches_of,),
     "conv2d_weight_bias": (patches_of,),
     "linear": (onednn_of,),
@@ -56,14 +57,14 @@ def choose_kernels(graph: Graph) -> Graph:
 
 
 def _site(node: Node, readers: Sequence[Node | None]) -> list[Node]:
-    """A node with the max-pool that alone reads it, if it is a convolution; else the node alone."""
+    """A node with what alone reads it, if it is a convolution and that its max-pool or relu; else the node alone."""
     reader = readers[0] if len(readers) == 1 and node.op.name == "conv2d" else None
-    return [node] if reader is None or not _is_pool(reader) else [node, reader]
+    taken_along = POOL if winograd_of(node) else "relu"
+    return [node] if reader is None or _names(reader) != [taken_along] else [node, reader]
 
 
-def _is_pool(node: Node) -> bool:
-    parts = node.attrs["body"].nodes if node.op is FUSED else (node,)
-    return [part.op.name for part in parts] == [POOL]
+def _names(node: Node) -> list[str]:
+    return [part.op.name for part in (node.attrs["body"].nodes if node.op is FUSED else (node,))]
 
 
 def _chosen(site: Sequence[Node], readers: Mapping[Var, Sequence[Node | None]]) -> Node | None:
