@@ -52,6 +52,8 @@ turns off turns off a weight's gradient."""
 DEFAULT_EPOCHS = 30
 BATCH_SIZE = 16
 """Small, as there are few digits: a step costs little, and learning takes steps."""
+BACK = "\r\033[K"
+"""What takes a terminal back to the beginning of an emptied line."""
 
 
 class Learner(Protocol):
@@ -203,10 +205,11 @@ def _learn_and_tell(name: str, digits: Digits, options: argparse.Namespace, enou
     cell = Cell("learning", name, "train", options.batch_size, device=options.device)
     start = time.monotonic()
     epochs = options.epochs or EFFORTS["standard"].epochs.get(name, DEFAULT_EPOCHS)
+    print(f"{name}: {epochs} epochs with {', '.join(options.engine)}", flush=True)
     learners = {engine: Training(cell, load_engine(engine), digits) for engine in options.engine}
     rows = {engine: Row(engine, learner.style) for engine, learner in learners.items()}
     learn(cell, learners, rows, epochs, digits, _line(), enough)
-    print(f"\r\033[K{name}: {time.monotonic() - start:.0f} s" if sys.stdout.isatty() else name)
+    print(f"{BACK if sys.stdout.isatty() else ''}{name}: {time.monotonic() - start:.0f} s")
     if enough():
         steps = max((len(row.samples) for row in rows.values()), default=0)
         print(f"  stopped by Ctrl-C after {steps} steps an engine, {epochs} epochs were wanted")
@@ -225,7 +228,7 @@ def _learn_and_tell(name: str, digits: Digits, options: argparse.Namespace, enou
 def _line() -> Callable[[str], None]:
     def show(text: str) -> None:
         if sys.stdout.isatty():
-            print(f"\r\033[K{text}", end="", flush=True)
+            print(f"{BACK}{text}", end="", flush=True)
 
     return show
 
