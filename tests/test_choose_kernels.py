@@ -154,6 +154,16 @@ def test_what_has_no_other_formulation_is_left_alone(name: str) -> None:
 
 
 @pytest.mark.usefixtures("last")
+def test_a_convolution_that_nobody_reads_is_left_to_dce() -> None:
+    def model(ops: Any, x: Any, w: Any, b: Any) -> Any:
+        ops.max_pool2d(ops.conv2d(x, w, b), kernel_size=2)
+        return x * 2.0
+
+    graph = traced(model, *CONVOLUTION)
+    assert choose_kernels(graph) is graph
+
+
+@pytest.mark.usefixtures("last")
 def test_a_convolution_that_others_read_keeps_its_result() -> None:
     def model(ops: Any, s: Mapping[str, Any]) -> Mapping[str, Any]:
         y = ops.conv2d(s["x"], s["w"], s["b"])

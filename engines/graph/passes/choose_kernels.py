@@ -68,8 +68,10 @@ def _names(node: Node) -> list[str]:
 
 
 def _chosen(site: Sequence[Node], readers: Mapping[Var, Sequence[Node | None]]) -> Node | None:
-    """The fastest formulation as a region; None where that is the site as it is."""
+    """The fastest formulation as a region; None where that is the site as it is, or nobody reads what it gives."""
     whole = region_node(site, readers)
+    if not whole.outputs:
+        return None
     body: Graph = whole.attrs["body"]
     flat = inline(body)
     first, *rest = flat.nodes
