@@ -29,8 +29,9 @@ def flops(task: Task) -> int:
 
     A multiplication and the addition after it count 2. A product of (m, k) and (k, n) is 2 m k n; a convolution 2 for
     each result, input channel and element of the window, and as much again for each of its gradients, however it is
-    computed: Winograd's formulation does with fewer, and is counted as the sum that it stands for. Elementwise ops,
-    biases and pooling are not counted.
+    computed. Winograd's formulation does with fewer, and so do gradients behind a max-pool, most of which are 0; both
+    are counted as the sums that they stand for, so that a share may be above 1. Elementwise ops, biases and pooling are
+    not counted.
     """
     program = load_engine("graph_replay").prepare(task)
     placed = program.place(task.batch, step_key(0, 0))

@@ -57,5 +57,6 @@ def _notes(rows: list[Record]) -> tuple[str, ...]:
     return (
         f"The product{order}: {units.rate(facts['flops'] / time.value)}, in the same rounds.",
         f"One call is {units.count(facts['task_flops'])} floating-point operations: 2 for each multiplication of a "
-        "matrix product, or of a convolution as a sum over its window, however it is computed. Nothing else counts.",
+        "matrix product, or of a convolution as a sum over its window. Nothing else counts. What needs fewer for the "
+        "same counts as the sum that it stands for, so that a share may be above 1.",
     )
