@@ -1,6 +1,6 @@
-"""Which of several graphs of the same function is fastest here, found by running them; remembered on disk.
+"""Which of several graphs of the same function is the fastest here, found by running them; remembered on disk.
 
-    fastest([as_it_is, another])     # 0 or 1
+    fastest([[as_it_is, another], ...])     # for each contest 0 or 1
 
 What is remembered stands beside the compiled code, under the hash of what was asked: the graphs without their lines in
 the user's source, torch's version, the processor and the number of threads. So a model is measured once on a machine,
@@ -25,32 +25,39 @@ from engines.graph.ir import Graph
 from engines.graph.lower.compiler import cache_folder, cpu_features, find_compiler
 from engines.value import Spec
 
-FEWEST_ROUNDS, MOST_ROUNDS, BUDGET_SECONDS = 3, 7, 0.06
+FEWEST_ROUNDS, MOST_ROUNDS, BUDGET_SECONDS = 3, 15, 0.06
 """How often each graph is run, and after how many seconds there are no more rounds than the fewest."""
+
+DECIDED = 0.5
+"""What one graph takes of every other's time where that is beyond any chance: after two rounds there are no more."""
 
 MARGIN = 0.95
 """What another graph must take of the first one's time to be chosen: less would be chance."""
 
 
-def fastest(graphs: Sequence[Graph]) -> int:
-    """The index of the fastest graph; 0 unless another is faster by a margin. All take and give the same."""
-    path = cache_folder() / f"{_key(graphs)}.choice"
-    known = _remembered(path, len(graphs))
-    if known is not None:
-        return known
-    seconds = _race(graphs)
-    best = min(range(len(graphs)), key=seconds.__getitem__)
-    chosen = best if seconds[best] < MARGIN * seconds[0] else 0
-    _remember(path, {"chosen": chosen, "seconds": seconds})
-    return chosen
+def fastest(contests: Sequence[Sequence[Graph]]) -> list[int]:
+    """Of each contest the index of the fastest graph; 0 unless another is faster by a margin.
+
+    All graphs of a contest take and give the same. Everything is compiled first, at the same time, so that the
+    processor is quiet while graphs run.
+    """
+    keys = [_key(graphs) for graphs in contests]
+    chosen = {key: _remembered(_path(key), len(graphs)) for key, graphs in zip(keys, contests, strict=True)}
+    unknown = {key: graphs for key, graphs in zip(keys, contests, strict=True) if chosen[key] is None}
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        building = {key: [pool.submit(Executable.build, graph) for graph in unknown[key]] for key in unknown}
+    for key in unknown:
+        seconds = _race([each.result() for each in building.pop(key)])
+        best = min(range(len(seconds)), key=seconds.__getitem__)
+        chosen[key] = best if seconds[best] < MARGIN * seconds[0] else 0
+        _remember(_path(key), {"chosen": chosen[key], "seconds": seconds})
+    return [chosen[key] or 0 for key in keys]
 
 
-def _race(graphs: Sequence[Graph]) -> list[float]:
+def _race(executables: Sequence[Executable]) -> list[float]:
     """The least seconds of each over some rounds, in which each runs once."""
-    with ThreadPoolExecutor(max_workers=2) as pool:
-        executables = list(pool.map(Executable.build, graphs))
-    inputs = [_example(var.spec, seed) for seed, var in enumerate(graphs[0].inputs.values())]
-    seconds = [float("inf")] * len(graphs)
+    inputs = [_example(var.spec, seed) for seed, var in enumerate(executables[0].graph.inputs.values())]
+    seconds = [float("inf")] * len(executables)
     for executable in executables:
         executable(*inputs)
     end = time.perf_counter() + BUDGET_SECONDS
@@ -59,9 +66,14 @@ def _race(graphs: Sequence[Graph]) -> list[float]:
             start = time.perf_counter()
             executable(*inputs)
             seconds[number] = min(seconds[number], time.perf_counter() - start)
-        if rounds >= FEWEST_ROUNDS and time.perf_counter() > end:
+        if (rounds >= FEWEST_ROUNDS and time.perf_counter() > end) or (rounds > 1 and _is_decided(seconds)):
             break
     return seconds
+
+
+def _is_decided(seconds: Sequence[float]) -> bool:
+    first, *others = sorted(seconds)
+    return bool(others) and first < DECIDED * others[0]
 
 
 def _example(spec: Spec, seed: int) -> torch.Tensor:
@@ -69,6 +81,10 @@ def _example(spec: Spec, seed: int) -> torch.Tensor:
         return torch.zeros(spec.shape, dtype=spec.dtype, device=spec.device)
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(spec.shape, generator=generator, dtype=spec.dtype).to(spec.device)
+
+
+def _path(key: str) -> Path:
+    return cache_folder() / f"{key}.choice"
 
 
 def _key(graphs: Sequence[Graph]) -> str:

@@ -32,9 +32,6 @@ FLAGS = (
 
 LIMIT_SECONDS = 300
 
-APART = "\n// What follows is compiled by itself, at the same time.\n"
-"""Stands between the parts of a source that do not know of each other."""
-
 
 def load(source: str) -> ctypes.CDLL | None:
     """The library that `source` compiles to; None where that cannot be done."""
@@ -56,6 +53,14 @@ def load(source: str) -> ctypes.CDLL | None:
             if attempt:
                 say_once(f"{compiler} failed: {_reason(error)}: fused regions run as single kernels")
     return None
+
+
+def load_all(sources: Sequence[str]) -> Sequence[ctypes.CDLL] | None:
+    """The library of each source, compiled at the same time; None where one of them cannot be had."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        libraries = list(pool.map(load, sources))
+    found = [library for library in libraries if library is not None]
+    return found if len(found) == len(sources) else None
 
 
 @lru_cache(maxsize=1)
@@ -109,26 +114,14 @@ def cpu_features() -> str:
 def compile_to(path: Path, source: str, compiler: str) -> None:
     """Compile a source to a shared library at `path`. Raises SubprocessError or OSError."""
     with tempfile.TemporaryDirectory(prefix="tape-vs-graph-") as folder:
-        texts = [Path(folder) / f"graph{number}.c" for number in range(source.count(APART) + 1)]
-        for path_of_text, text in zip(texts, source.split(APART), strict=True):
-            path_of_text.write_text(text)
+        text = Path(folder) / "graph.c"
+        text.write_text(source)
         unfinished = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}.tmp")
         try:
-            _run([compiler, *FLAGS, *map(str, _objects(texts, compiler)), "-o", str(unfinished), "-lm"])
+            _run([compiler, *FLAGS, str(text), "-o", str(unfinished), "-lm"])
             unfinished.replace(path)
         finally:
             unfinished.unlink(missing_ok=True)
-
-
-def _objects(texts: Sequence[Path], compiler: str) -> Sequence[Path]:
-    """Texts compiled at the same time, as far as they are several: one alone is compiled and linked in one go."""
-    if len(texts) == 1:
-        return texts
-    objects = [text.with_suffix(".o") for text in texts]
-    commands = [[compiler, *FLAGS, "-c", str(text), "-o", str(to)] for text, to in zip(texts, objects, strict=True)]
-    with ThreadPoolExecutor(len(commands)) as pool:
-        list(pool.map(_run, commands))
-    return objects
 
 
 def _run(command: Sequence[str]) -> None:

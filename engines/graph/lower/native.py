@@ -1,4 +1,4 @@
-"""Native lowering: the fused regions of a graph as one C file, compiled, loaded, and called from the generated Python.
+"""Native lowering: the fused regions of a graph as C, compiled, loaded, and called from the generated Python.
 
     functions, source = native(graph)       # one function for each fused node's body, and the C text
     outputs = functions[body](x, y)         # as its kernels would give, within rounding
@@ -8,6 +8,7 @@ Where no compiler is found or it refuses, there are no functions and the graph r
 
 from __future__ import annotations
 
+import hashlib
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -38,8 +39,15 @@ WRITTEN_AGAIN = 200_000
 """Characters from which on writing them once more, to learn what each region takes, would cost what it saves: most are
 tables then, which compile at once."""
 
+APART = "\n// What follows is compiled by itself, at the same time.\n"
+"""Stands between the parts of a source that do not know of each other."""
+
 Writer = Callable[[str, Graph, Pieces], str]
 Write = Callable[[Pieces], str]
+
+CHOSEN: tuple[Writer, ...] = (winograd.region, direct.region)
+"""What writes regions that a choice of kernels has compiled before, each alone. Named by their text and compiled alone
+again, they are found on disk."""
 
 
 def native(graph: Graph) -> tuple[Mapping[Any, Function], str]:
@@ -51,16 +59,30 @@ def native(graph: Graph) -> tuple[Mapping[Any, Function], str]:
     writers = {body: write for body in bodies if (write := writer(body)) is not None}
     if not writers and not loops_in_c:
         return {}, ""
-    names = {body: f"fused_{number}" for number, body in enumerate(writers)}
+    names = {body: _name(number, body, write) for number, (body, write) in enumerate(writers.items())}
     named_loops = {f"loop_{number}": node for number, node in enumerate(loops_in_c)}
-    parts: dict[str, Write] = {name: partial(writers[body], name, body) for body, name in names.items()}
-    source = text(parts | {name: partial(_write_loop, name, node) for name, node in named_loops.items()})
-    library = compiler.load(source)
-    if library is None:
+    alone: dict[str, Write] = {}
+    rest: dict[str, Write] = {name: partial(_write_loop, name, node) for name, node in named_loops.items()}
+    for body, name in names.items():
+        (alone if writers[body] in CHOSEN else rest)[name] = partial(writers[body], name, body)
+    groups = [*({name: write} for name, write in alone.items()), *apart(rest)]
+    texts = [_part(group) for group in groups]
+    source = APART.join(texts)
+    libraries = compiler.load_all(texts)
+    if libraries is None:
         return {}, source
-    functions: dict[Any, Function] = {body: bound(getattr(library, name), body, name) for body, name in names.items()}
-    loops_bound = {node.attrs["body"]: bound_loop(getattr(library, n), node, n) for n, node in named_loops.items()}
+    found = {name: getattr(library, name) for group, library in zip(groups, libraries, strict=True) for name in group}
+    functions: dict[Any, Function] = {body: bound(found[name], body, name) for body, name in names.items()}
+    loops_bound = {node.attrs["body"]: bound_loop(found[name], node, name) for name, node in named_loops.items()}
     return functions | loops_bound, source
+
+
+def _name(number: int, body: Graph, write: Writer) -> str:
+    """What a region is called in C."""
+    if write not in CHOSEN:
+        return f"fused_{number}"
+    text = write("region", body, Pieces())
+    return f"{body.nodes[0].op.name}_{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
 def _whole_loops(graph: Graph) -> Iterator[Node]:
@@ -98,17 +120,16 @@ def is_sound(node: Node) -> bool:
     )
 
 
-def text(bodies: Mapping[str, Write]) -> str:
-    """The C of these functions, in two parts where that is worth starting a second compiler for."""
-    undivided = _part(bodies)
-    if len(bodies) == 1 or not WORTH_TWO < len(undivided) - len(PRELUDE) < WRITTEN_AGAIN:
-        return undivided
+def apart(bodies: Mapping[str, Write]) -> Sequence[Mapping[str, Write]]:
+    """Which functions are compiled together: in two groups where that is worth starting a second compiler for."""
+    if len(bodies) < 2 or not WORTH_TWO < len(_part(bodies)) - len(PRELUDE) < WRITTEN_AGAIN:
+        return [bodies] if bodies else []
     lengths = {name: len(_part({name: write})) - len(PRELUDE) for name, write in bodies.items()}
     halves: tuple[dict[str, Write], ...] = ({}, {})
     for name in sorted(bodies, key=lambda name: -lengths[name]):
         smaller = min(halves, key=lambda half: sum(lengths[each] for each in half))
         smaller[name] = bodies[name]
-    return compiler.APART.join(map(_part, halves))
+    return halves
 
 
 def _part(bodies: Mapping[str, Write]) -> str:

@@ -14,8 +14,8 @@ fast something ran. On a processor only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -37,23 +37,38 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
 """Other formulations of an op, each a function that gives the other node, or None where it does not fit."""
 
 
+@dataclass(frozen=True)
+class Contest:
+    """A site, what may stand in its place, and the graphs to try: the site as it is, then with each of the regions."""
+
+    site: Sequence[Node]
+    regions: Sequence[Node]
+    graphs: Sequence[Graph]
+
+
 def choose_kernels(graph: Graph) -> Graph:
     """Put the fastest formulation in the place of each node that has several."""
     if torch.are_deterministic_algorithms_enabled():
         return graph
     readers = readers_of(graph)
     changed: dict[Node, tuple[Node, ...]] = {}
-    for node in graph.nodes:
-        if not any(rule(node) for rule in RULES.get(node.op.name, ())) or node.outputs[0].spec.device != "cpu":
-            continue
-        site = _site(node, readers.get(node.outputs[0], ()))
-        chosen = _chosen(site, readers)
-        if chosen is not None:
-            changed |= dict.fromkeys(site, ())
-            changed[site[-1]] = (chosen,)
+    contests = [_contest(site, readers) for site in _sites(graph, readers)]
+    for contest, number in zip(contests, fastest([contest.graphs for contest in contests]), strict=True):
+        if number:
+            changed |= dict.fromkeys(contest.site, ())
+            changed[contest.site[-1]] = (contest.regions[number - 1],)
     if not changed:
         return graph
     return graph.with_nodes(tuple(new for node in graph.nodes for new in changed.get(node, (node,))))
+
+
+def _sites(graph: Graph, readers: Mapping[Var, Sequence[Node | None]]) -> Iterator[Sequence[Node]]:
+    """Every place with several formulations whose results are read."""
+    for node in graph.nodes:
+        if any(rule(node) for rule in RULES.get(node.op.name, ())) and node.outputs[0].spec.device == "cpu":
+            site = _site(node, readers.get(node.outputs[0], ()))
+            if region_node(site, readers).outputs:
+                yield site
 
 
 def _site(node: Node, readers: Sequence[Node | None]) -> list[Node]:
@@ -67,18 +82,15 @@ def _names(node: Node) -> list[str]:
     return [part.op.name for part in (node.attrs["body"].nodes if node.op is FUSED else (node,))]
 
 
-def _chosen(site: Sequence[Node], readers: Mapping[Var, Sequence[Node | None]]) -> Node | None:
-    """The fastest formulation as a region; None where that is the site as it is, or nobody reads what it gives."""
+def _contest(site: Sequence[Node], readers: Mapping[Var, Sequence[Node | None]]) -> Contest:
+    """A site with its other formulations."""
     whole = region_node(site, readers)
-    if not whole.outputs:
-        return None
     body: Graph = whole.attrs["body"]
     flat = inline(body)
     first, *rest = flat.nodes
     others = [flat.with_nodes((other, *rest)) for rule in RULES[first.op.name] if (other := rule(first)) is not None]
     regions = [replace(whole, attrs={"body": other}) for other in others]
-    number = fastest([body, *(body.with_nodes((region,), _outputs(body, region)) for region in regions)])
-    return regions[number - 1] if number else None
+    return Contest(site, regions, [body, *(body.with_nodes((region,), _outputs(body, region)) for region in regions)])
 
 
 def _outputs(body: Graph, region: Node) -> Mapping[str, Var]:
