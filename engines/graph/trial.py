@@ -31,7 +31,7 @@ FEWEST_ROUNDS, MOST_ROUNDS, BUDGET_SECONDS = 3, 15, 0.06
 DECIDED = 0.5
 """What one graph takes of every other's time where that is beyond any chance: after two rounds there are no more."""
 
-MARGIN = 0.95
+MARGIN = 0.9
 """What another graph must take of the first one's time to be chosen: less would be chance."""
 
 
