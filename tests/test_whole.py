@@ -15,40 +15,64 @@ from engines.graph.lower.places import VIEWED
 from engines.graph.lower.written import LARGEST_PRODUCT, WRITTEN
 from engines.value import EngineError, Spec
 
-Body = Callable[[Any, Any, Any, Any], Any]
+Body = Callable[[Any, Any, Any, dict[str, Any]], Any]
 
 BODIES: dict[str, Body] = {
-    "elementwise, broadcast": lambda ops, c, v, w: ops.tanh(c * v[0] + w[:3, :1]) * ops.exp(-ops.abs(c)) + 0.5,
-    "comparison and choice": lambda ops, c, v, w: ops.where(c > v, c * 0.5, ops.maximum(c, v) + 1.0),
-    "sum, mean, sum_to": lambda ops, c, v, w: (
+    "elementwise, broadcast": lambda ops, c, v, s: ops.tanh(c * v[0] + s["w"][:3, :1]) * ops.exp(-ops.abs(c)) + 0.5,
+    "comparison and choice": lambda ops, c, v, s: ops.where(c > v, c * 0.5, ops.maximum(c, v) + 1.0),
+    "sum, mean, sum_to": lambda ops, c, v, s: (
         c * 0.1 + ops.sum(c, dim=1, keepdim=True) - ops.mean(v, dim=0) + ops.sum_to(v, shape=(1, 4))
     ),
-    "matmul, permute": lambda ops, c, v, w: (
-        ops.tanh(ops.matmul(ops.matmul(c, w), ops.transpose(w, dim0=0, dim1=1))) + v
+    "matmul, permute": lambda ops, c, v, s: (
+        ops.tanh(ops.matmul(ops.matmul(c, s["w"]), ops.transpose(s["w"], dim0=0, dim1=1))) + v
     ),
-    "linear with a bias": lambda ops, c, v, w: ops.sigmoid(ops.linear(c, w, v[1])) - ops.linear(v, w),
-    "reshape of a view": lambda ops, c, v, w: ops.reshape(ops.transpose(c, dim0=0, dim1=1), shape=(3, 4)) * 0.5 + v,
-    "concat, split": lambda ops, c, v, w: ops.concat(ops.split(c, sizes=(1, 3), dim=1)[::-1], dim=1) * 0.5 + v,
-    "unstack, stop_gradient": lambda ops, c, v, w: c * ops.unstack(v, dim=0)[2] + ops.stop_gradient(v[1]),
-    "slices": lambda ops, c, v, w: (
+    "linear with a bias": lambda ops, c, v, s: ops.sigmoid(ops.linear(c, s["w"], v[1])) - ops.linear(v, s["w"]),
+    "reshape of a view": lambda ops, c, v, s: ops.reshape(ops.transpose(c, dim0=0, dim1=1), shape=(3, 4)) * 0.5 + v,
+    "concat, split": lambda ops, c, v, s: ops.concat(ops.split(c, sizes=(1, 3), dim=1)[::-1], dim=1) * 0.5 + v,
+    "unstack, stop_gradient": lambda ops, c, v, s: c * ops.unstack(v, dim=0)[2] + ops.stop_gradient(v[1]),
+    "slices": lambda ops, c, v, s: (
         ops.concat([c[1:], v[None, 0, :]], dim=0) * ops.reshape(c[:, ::2], shape=(3, 2))[:, :1]
     ),
-    "broadcast_to, copy": lambda ops, c, v, w: ops.copy(
+    "broadcast_to, copy": lambda ops, c, v, s: ops.copy(
         ops.concat([ops.broadcast_to(v[:1, :1], shape=(1, 4)), c[1:]], dim=0)
     ),
+    "softmax, log_softmax": lambda ops, c, v, s: (
+        ops.softmax(c * v, dim=1) + ops.log_softmax(ops.transpose(ops.reshape(c, shape=(4, 3)), dim0=0, dim1=1), dim=1)
+    ),
+    "embedding": lambda ops, c, v, s: c * 0.5 + ops.embedding(ops.stop_gradient(v), s["i"]),
+    "gather, scatter_add": lambda ops, c, v, s: ops.scatter_add(
+        c * 0.5, s["i"][:, None], ops.gather(v, ops.reshape(s["i"], shape=(3, 1)), dim=1), dim=1
+    ),
+    "narrow products by a wide matrix": lambda ops, c, v, s: ops.tanh(
+        ops.linear(ops.matmul(c, s["wide"]), s["wide"], v[0]) * 1e-3
+    ),
+    "narrow products by a tall matrix": lambda ops, c, v, s: (
+        ops.tanh(
+            ops.matmul(ops.transpose(ops.linear(s["tall"], c, ops.stop_gradient(v[:, 1])), dim0=0, dim1=1), s["tall"])
+            * 1e-3
+        )
+        + v
+    ),
 }
-"""From a carry (3, 4), a row (3, 4) and a weight (4, 4) to the next carry."""
+"""From a carry (3, 4), a row (3, 4) and the rest to the next carry: a weight (4, 4), an index (3,), long matrices."""
+
+LONG = 6003
 
 
 def given(dtype: torch.dtype) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(3)
-    shapes = {"c": (3, 4), "v": (5, 3, 4), "w": (4, 4)}
-    return {name: torch.randn(shape, dtype=dtype, generator=generator) for name, shape in shapes.items()}
+    shapes = {"c": (3, 4), "v": (5, 3, 4), "w": (4, 4), "wide": (4, LONG), "tall": (LONG, 4)}
+    values = {name: torch.randn(shape, dtype=dtype, generator=generator) for name, shape in shapes.items()}
+    return values | {"i": torch.randint(3, (5, 3), generator=generator)}
 
 
 def differentiated(body: Body, specs: dict[str, Spec]) -> Graph:
     def model(ops: Any, s: dict[str, Any]) -> dict[str, Any]:
-        carry, ys = ops.scan(lambda c, v: (body(ops, c, v, s["w"]), c * v), s["c"], s["v"], reverse=True)
+        def trip(c: Any, rows: Any) -> Any:
+            v, i = rows
+            return body(ops, c, v, {**s, "i": i}), c * v
+
+        carry, ys = ops.scan(trip, s["c"], (s["v"], s["i"]), reverse=True)
         return {"loss": ops.sum(carry * carry) + ops.sum(ys)}
 
     return differentiate(trace(model, specs), "loss", ["c", "v", "w"])
@@ -112,3 +136,28 @@ def test_large_products_stay_with_blas() -> None:
 
     graph = run_passes(trace(model, {"x": Spec((size, size), torch.float32, "cpu")}), PIPELINE, {})
     assert [node.attrs["whole"] for node in graph.nodes if node.op in LOOPS] == [False]
+
+
+@pytest.mark.parametrize("wrong", [-1, 3, 1 << 40])
+@pytest.mark.parametrize("op", ["embedding", "gather", "scatter_add"])
+def test_an_index_outside_is_named_as_the_kernels_name_it(op: str, wrong: int) -> None:
+    bodies: dict[str, Callable[..., Any]] = {
+        "embedding": lambda ops, c, i: c + ops.embedding(c, i),
+        "gather": lambda ops, c, i: c + ops.gather(c, i[:, None], dim=1),
+        "scatter_add": lambda ops, c, i: ops.scatter_add(c, i[:, None], c[:, :1], dim=1),
+    }
+
+    def model(ops: Any, s: dict[str, Any]) -> dict[str, Any]:
+        return {"y": ops.scan(lambda c, i: (bodies[op](ops, c, i), None), s["c"], s["i"])[0]}
+
+    graph = trace(model, {"c": Spec((3, 3), torch.float32, "cpu"), "i": Spec((5, 3), torch.int64, "cpu")})
+    optimised = run_passes(graph, PIPELINE, {})
+    assert [node.attrs["whole"] for node in optimised.nodes if node.op in LOOPS] == [True]
+    c, i = torch.ones(3, 3), torch.zeros(5, 3, dtype=torch.int64)
+    compiled = Executable.build(optimised)
+    right = compiled(c, i)
+    i[3, 1] = wrong
+    with pytest.raises(EngineError, match=rf"{op}: index .*test_whole.py:\d+"):
+        compiled(c, i)
+    i[3, 1] = 0
+    torch.testing.assert_close(compiled(c, i), right)

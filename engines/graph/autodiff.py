@@ -12,7 +12,8 @@ from dataclasses import replace
 from typing import Any
 
 from engines.graph import parts
-from engines.graph.backward import depending, walk_back
+from engines.graph.backward import walk_back
+from engines.graph.dependence import depending
 from engines.graph.ir import Graph, Var
 from engines.graph.trace import OPS, Builder, Symbol
 from engines.op import describe

@@ -16,9 +16,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from engines.graph.control import ABSENT, CONTROL, SCAN, WHILE
-from engines.graph.ir import Graph, Node, Operand, Var, storage
+from engines.graph.dependence import depending, reaching
+from engines.graph.ir import Graph, Node, Operand, Var
 from engines.graph.parts import NOTHING, Taken, alike, close
 from engines.graph.trace import OPS, Builder, Symbol, infer
+from engines.graph.way import Way
 from engines.value import DTYPE_NAMES, Spec
 
 Gradients = dict[Var, Symbol]
@@ -69,68 +71,7 @@ def _accumulate(grads: Gradients, target: Operand, part: Symbol) -> None:
     grads[target] = part if target not in grads else grads[target] + part
 
 
-# What depends on what
-
-
-def depending(nodes: Iterable[Node], sources: Iterable[Var]) -> set[Var]:
-    """The sources and all values that a gradient flows from to one of them."""
-    found = set(sources)
-    for node in nodes:
-        if node.op in CONTROL:
-            found.update(_depending_results(node, found))
-        elif any(v in found and node.op.rule(i) is not None for i, v in enumerate(node.inputs) if isinstance(v, Var)):
-            found.update(node.outputs)
-    return found
-
-
-def _depending_results(node: Node, sources: set[Var]) -> set[Var]:
-    """The results of a control node that depend on the sources."""
-    own = len(node.inputs) - len(node.attrs["body"][0].inputs)
-    given = {i for i, v in enumerate(node.inputs[own:]) if v in sources}
-    carried = node.attrs.get("carried", 0)
-    found: set[int] = set()
-    while True:
-        before = len(given)
-        for body in node.attrs["body"]:
-            inside = depending(body.nodes, (v for i, v in enumerate(body.inputs.values()) if i in given))
-            if node.op is not WHILE or body is node.attrs["body"][1]:
-                found |= {i for i, v in enumerate(body.outputs.values()) if v in inside}
-        given |= {i for i in found if i < carried}
-        if len(given) == before:
-            return {v for i, v in enumerate(node.outputs) if i in found and v.spec.dtype.is_floating_point}
-
-
-def _reaching(nodes: Sequence[Node], results: Iterable[Var]) -> set[Var]:
-    """All values that a gradient of the results may flow back to."""
-    found = set(results)
-    for node in reversed(nodes):
-        if any(var in found for var in node.outputs):
-            inputs = [(i, v) for i, v in enumerate(node.inputs) if isinstance(v, Var)]
-            found.update(v for i, v in inputs if node.op in CONTROL or node.op.rule(i) is not None)
-    return found
-
-
 # One sub-graph, there and back
-
-
-@dataclass
-class Way:
-    """A sub-graph differentiated: its own nodes, those of the way back, and the gradients that come of it."""
-
-    there: tuple[Node, ...]
-    back: tuple[Node, ...]
-    found: dict[Var, Var]
-
-    def read(self) -> list[Var]:
-        """What the way back reads and does not make."""
-        made = {var for node in self.back for var in node.outputs}
-        read = [i for node in self.back for i in node.inputs if isinstance(i, Var)]
-        return [v for v in dict.fromkeys([*read, *self.found.values()]) if v not in made]
-
-    def kept(self) -> list[Var]:
-        """What the way back reads of the way there."""
-        made = {var for node in self.there for var in node.outputs}
-        return [var for var in self.read() if var in made]
 
 
 def _way(
@@ -153,30 +94,6 @@ def _way(
             )
         count = len(body.nodes)
         return Way(tuple(part.nodes[:count]), tuple(part.nodes[count:]), found)
-
-
-def _with_views(way: Way, given: Iterable[Var]) -> Way:
-    """The way back making anew what are but views of what is given, rather than having them kept."""
-    owners = storage(Graph("", {}, way.there, {}))
-    given, makers = set(given), {var: node for node in way.there for var in node.outputs}
-    again: dict[Node, None] = {}
-    waiting = [var for var in way.kept() if owners.get(var) in given]
-    while waiting:
-        node = makers[waiting.pop()]
-        again[node] = None
-        waiting += [i for i in node.inputs if isinstance(i, Var) and i in makers and makers[i] not in again]
-    nodes = tuple(node for node in way.there if node in again)
-    return Way(way.there, (*nodes, *way.back), way.found)
-
-
-def _all_again(way: Way) -> Way:
-    """The way back with all in front of it that it needs of the way there, so that nothing made there is kept."""
-    needed, nodes = set(way.read()), []
-    for node in reversed(way.there):
-        if any(var in needed for var in node.outputs):
-            needed.update(i for i in node.inputs if isinstance(i, Var))
-            nodes.append(node)
-    return Way(way.there, (*reversed(nodes), *way.back), way.found)
 
 
 def _closed(builder: Builder, name: str, nodes: Sequence[Node], taken: Taken, results: Sequence[Var]) -> Graph:
@@ -222,7 +139,7 @@ def _push_branches(
     node = builder.nodes[position]
     bodies: tuple[Graph, ...] = node.attrs["body"]
     given = {j: part.var for j, part in enumerate(g) if part is not None}
-    reached = [(body, _reaching(body.nodes, [list(body.outputs.values())[j] for j in given])) for body in bodies]
+    reached = [(body, reaching(body.nodes, [list(body.outputs.values())[j] for j in given])) for body in bodies]
     wanted = _wanted(node, 1, reached, dependent)
     if not wanted:
         return
@@ -243,7 +160,7 @@ def _push_branches(
             {inputs[i - 1]: var for i, var in grown.items()},
             [inputs[i - 1] for i, _ in wanted],
         )
-        ways.append(_with_views(way, inputs))
+        ways.append(way.with_moves(inputs))
     operands |= _keep_in_branches(builder, position, ways, operands)
     closed = [
         _closed(builder, body.name, way.back, NOTHING, list(way.found.values()))
@@ -329,7 +246,7 @@ class Loop:
         carries = {k for k in given if k < self.carried and results[k] in inside}
         rows = [results[j] for j in given if j >= self.carried and results[j] in inside]
         while True:  # and has a gradient if the one after has one that reaches it
-            reached = _reaching(self.body.nodes, [*(results[k] for k in carries), *rows])
+            reached = reaching(self.body.nodes, [*(results[k] for k in carries), *rows])
             grown = {k for k in range(self.carried) if inputs[k] in reached & sources} | carries
             if grown == carries:
                 return sorted(carries), reached & depending(self.body.nodes, sources)
@@ -359,7 +276,7 @@ def _push_loop(
         {inputs[i]: var for i, var in grown.items()},
         [inputs[i] for i in (*carries, *rows, *grown)],
     )
-    way = _all_again(way) if node.attrs["gradient"] == "recompute" else _with_views(way, inputs)
+    way = way.all_again() if node.attrs["gradient"] == "recompute" else way.with_moves(inputs)
     back_rows = _keep_in_loop(builder, position, loop, way)
     back_rows |= {seeds[j]: given[j] for j in seeds if j >= loop.carried}
     taken = Taken([*(seeds[k] for k in carries), *grown.values()], list(back_rows))

@@ -11,7 +11,11 @@ from collections.abc import Callable
 
 import torch
 
-from engines.graph.ir import Node, Var
+from engines.graph.control import execute
+from engines.graph.fused import interpret
+from engines.graph.ir import Graph, Node, Var
+from engines.graph.lower.written import OUTSIDE
+from engines.op import kernels_only
 from engines.ops.control import past_limit
 from engines.value import EngineError, Spec
 
@@ -23,6 +27,7 @@ def bound_loop(function: Callable[..., int], node: Node, name: str) -> Function:
     """What to call for the node of a loop. C trusts shapes, which are the same at every call, so one look is enough."""
     specs = [var.spec for var in node.outputs]
     pointers = ctypes.c_void_p * (len(node.inputs) + len(specs))
+    on_kernels = [_on_kernels(part) for part in node.attrs["body"]]
     checked = False
 
     def call(*given: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -35,12 +40,19 @@ def bound_loop(function: Callable[..., int], node: Node, name: str) -> Function:
         status = function(pointers(*[t.data_ptr() for t in given], *[t.data_ptr() for t in outputs]))
         if status == PAST_LIMIT:
             raise past_limit(node.attrs["limit"], node.where)
+        if status == OUTSIDE:  # the kernels say which
+            with kernels_only():
+                return execute(node, on_kernels, given)
         if status:
             raise EngineError(f"{node.op.name}: no memory for the values of its body, from {node.where}")
         return outputs
 
     call.__name__ = name
     return call
+
+
+def _on_kernels(part: Graph) -> Function:
+    return lambda *given: interpret(given, body=part)
 
 
 def _check(node: Node, given: tuple[torch.Tensor, ...]) -> None:

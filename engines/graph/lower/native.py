@@ -24,14 +24,13 @@ from engines.graph.lower import compiler, direct, loops, pooling, winograd
 from engines.graph.lower.call import bound_loop
 from engines.graph.lower.piece import Pieces
 from engines.graph.lower.prelude import PRELUDE
+from engines.graph.lower.products import products
 from engines.graph.lower.whole import fits, whole
+from engines.graph.lower.written import OUTSIDE
 from engines.op import kernels_only
 from engines.value import EngineError, Spec
 
 Function = Callable[..., tuple[torch.Tensor, ...]]
-OUTSIDE = 3
-"""What a region returns that met an index outside its plane. On another status but 0 the kernels say what is wrong."""
-
 WORTH_TWO = 6000
 """Characters of C beside the prelude that take a compiler longer than to start and to link once more."""
 
@@ -135,7 +134,7 @@ def apart(bodies: Mapping[str, Write]) -> Sequence[Mapping[str, Write]]:
 def _part(bodies: Mapping[str, Write]) -> str:
     pieces = Pieces()
     functions = [write(pieces) for write in bodies.values()]
-    return "\n".join([PRELUDE, str(pieces), *functions, ""])
+    return "\n".join([PRELUDE, *products(functions), str(pieces), *functions, ""])
 
 
 def writer(body: Graph) -> Writer | None:

@@ -46,13 +46,13 @@ def spread(strides: Shape, given: Shape, shape: Shape) -> Shape:
 Inside = Callable[[Sequence[str], Sequence[Shape]], list[str]]
 
 
-def loops(shape: Shape, layouts: Sequence[Shape], inside: Inside, *, simd: bool = True) -> Iterator[str]:
-    """Loops over a shape, with as few dimensions as the layouts allow."""
+def loops(shape: Shape, layouts: Sequence[Shape], inside: Inside, *, simd: str = "simd") -> Iterator[str]:
+    """Loops over a shape, with as few dimensions as the layouts allow; the innermost as OpenMP is told by `simd`."""
     sizes, strides = joined(shape, layouts, keep_rows=False)
     index = [f"i{d}" for d in range(len(sizes))]
     for d, (i, size) in enumerate(zip(index, sizes, strict=True)):
         if simd and d == len(sizes) - 1 and size > 1:
-            yield "#pragma omp simd"
+            yield f"#pragma omp {simd}"
         yield f"for (long {i} = 0; {i} < {size}L; {i}++) {{"
     yield from inside(index, strides)
     yield "}" * len(sizes)

@@ -75,22 +75,6 @@ INLINE int64_t random_word(uint64_t key, uint64_t start, uint64_t index) {
   return (int64_t)z;
 }
 
-// out (n, m) = a (n, k) b (k, m) + start, where a has strides and b none; start is for each column, or NULL.
-#define PRODUCT(NAME, T) \
-INLINE void NAME(const T *a, long ai, long ak, const T *b, const T *start, long s, T *out, long n, long m, long k) { \
-  for (long i = 0; i < n; i++) { \
-    T total[m]; \
-    for (long j = 0; j < m; j++) total[j] = start ? start[j * s] : 0; \
-    for (long l = 0; l < k; l++) { \
-      const T left = a[i * ai + l * ak]; \
-      for (long j = 0; j < m; j++) total[j] += left * b[l * m + j]; \
-    } \
-    for (long j = 0; j < m; j++) out[i * m + j] = total[j]; \
-  } \
-}
-PRODUCT(product_f, float)
-PRODUCT(product_d, double)
-
 // A piece of a region: `n` elements from number `at` on, of which `real` count; the others fill up a vector. s says for
 // each value where it is: an outer pointer b[s] if s is not negative, else a buffer of this thread in t.
 #define PIECE void *const *b, void *t, const int *s, const void *numbers, long n, long real, long at, long width

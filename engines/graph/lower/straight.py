@@ -24,7 +24,10 @@ from engines.graph.lower.walk import Shape
 from engines.graph.lower.written import WRITTEN, copied
 
 LARGEST_VALUE = 16 * 1024
-"""Elements of the largest value: beyond, threads pay."""
+"""Elements of the largest value that is made or read element by element: beyond, threads pay."""
+
+UNBOUNDED = frozenset({*VIEWED, "embedding", "matmul", "linear"})
+"""Ops that touch no elements, few of them, or have a limit of their own."""
 
 INTEGERS = frozenset({"add", "sub", "mul", "equal", "not_equal", "less", "less_equal", "greater", "greater_equal"})
 
@@ -48,7 +51,8 @@ class Straight:
         for number, node in enumerate(graph.nodes):
             if not self._group:
                 self.arena.release(number)
-            if any(count(var) > LARGEST_VALUE or count(var) == 0 for var in (*reads(node), *node.outputs)):
+            sizes = [count(var) for var in (*reads(node), *node.outputs)]
+            if 0 in sizes or (node.op.name not in UNBOUNDED and max(sizes, default=0) > LARGEST_VALUE):
                 raise UnfitError
             self._node(node)
         self._flush()

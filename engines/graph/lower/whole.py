@@ -1,8 +1,8 @@
 """Whole loops in C: a scan, or a while loop that keeps nothing, whose body is of small and plain ops.
 
 A trip is straight-line code (`straight.py`) on values in one arena (`arena.py`). Shapes are constants of the text, so
-that the compiler may unroll all of it. Bodies with larger products or values are left to the kernels, which have
-threads and better blocking.
+that the compiler may unroll all of it. Bodies with larger values, or with larger products that are not narrow
+(`products.py`), are left to the kernels, which have threads and better blocking.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from engines.graph.lower.written import copied
 def whole(name: str, node: Node) -> str | None:
     """A C function `int name(void **p)` for a loop; p points to inputs, then to outputs. None where C does not fit.
 
-    It gives 0, or 1 where a while loop would pass its limit.
+    It gives 0, 1 where a while loop would pass its limit, 2 where there is no memory, 3 for an index that lies outside.
     """
     try:
         return _Loop(name, node).text()
@@ -84,6 +84,7 @@ class _Loop:
             body.lines += [f"if (t == {node.attrs['limit']}L) {{ status = 1; break; }}"]
         body.write(self.parts[-1], places)
         body.lines += self._kept(body, carried, inputs)
+        body.lines += ["if (status) break;"]
         order = "length - 1 - s" if node.attrs.get("reverse") else "s"
         length = "INT64_MAX" if node.op is WHILE else f"{node.attrs['length']}L"
         return "\n".join(

@@ -1,22 +1,36 @@
-"""Ops of a loop's trip that have loops of their own in C: sums, products, and what joins or puts back.
+"""Ops of a loop's trip that have loops of their own in C: sums, products, rows, and what picks or puts back.
 
     for line in WRITTEN["matmul"](arena, node): ...        # which gives the result a buffer
 
-`T` is the float type of the loop.
+`T` is the float type of the loop. What meets an index outside sets `status`, and the trip ends.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 
+from engines.graph.domain import domain
 from engines.graph.fused import reads
 from engines.graph.ir import Node, Var
 from engines.graph.lower.arena import Arena, UnfitError, count
-from engines.graph.lower.places import indexed, loops, offset, strides_in_full
-from engines.graph.lower.walk import kept_shape, strides_in
+from engines.graph.lower.formulas import ROWS
+from engines.graph.lower.places import Place, indexed, loops, offset, strides_in_full
+from engines.graph.lower.walk import Shape, kept_shape, strides_in
 
 LARGEST_PRODUCT = 64 * 1024
 """Multiplications of the largest matrix product: beyond, BLAS is faster than a plain loop."""
+
+NARROW, LARGEST_NARROW = range(2, 17), 2 * 1024 * 1024
+"""Rows or columns of a narrow result, and the multiplications of the largest: a BLAS makes little of one."""
+
+SHARES, SHARE_OF = 8, 8
+"""Into how many parts a narrow product is cut for threads, and what their sizes are multiples of."""
+
+LARGEST_ROWS = 256 * 1024
+"""Elements of the largest table of rows that are taken from another: beyond, it leaves the processor's cache."""
+
+OUTSIDE = 3
+"""What C returns that met an index outside."""
 
 Writer = Callable[[Arena, Node], Iterator[str]]
 
@@ -42,12 +56,22 @@ def _reduced(arena: Arena, node: Node) -> Iterator[str]:
     target = arena.buffer(out)
     size = count(out)
     divisor = count(given) // size if node.op.name == "mean" else 1
+    if size == 1:
+        yield "{ double total = 0;"
+        yield from loops(
+            shape,
+            [source.strides],
+            lambda i, s: [f"total += {source.pointer}[{offset(i, s[0])}];"],
+            simd="simd reduction(+:total)",
+        )
+        yield f"{target.pointer}[0] = (T)(total / {divisor}); }}"
+        return
     yield f"{{ double sums[{size}] = {{0}};"
     yield from loops(
         shape,
         [source.strides, strides_in(shape, kept)],
         lambda i, s: [f"sums[{offset(i, s[1])}] += {source.pointer}[{offset(i, s[0])}];"],
-        simd=False,
+        simd="",
     )
     yield f"for (long j = 0; j < {size}L; j++) {target.pointer}[j] = (T)(sums[j] / {divisor}); }}"
 
@@ -61,14 +85,17 @@ def _product(arena: Arena, node: Node) -> Iterator[str]:
         raise UnfitError
     (n, k), turned = a.spec.shape, node.op.name == "linear"
     m = b.spec.shape[0 if turned else 1]
-    if n * m * k > LARGEST_PRODUCT:
-        raise UnfitError
-    left, right = arena.places[a], arena.places[b]
-    along, across = (right.strides[1], right.strides[0]) if turned else right.strides
     target = arena.buffer(node.outputs[0])
     start, step = "NULL", 0
     if bias and isinstance(bias[0], Var):
         start, step = arena.places[bias[0]].pointer, arena.places[bias[0]].strides[0]
+    if n * m * k > LARGEST_PRODUCT:
+        if min(n, m) not in NARROW or n * m * k > LARGEST_NARROW:
+            raise UnfitError
+        yield from _narrow(arena, a, b, (n, m, k), turned, target, start, step)
+        return
+    left, right = arena.places[a], arena.places[b]
+    along, across = (right.strides[1], right.strides[0]) if turned else right.strides
     yield "{"
     packed = right.pointer
     if across != 1 or along != m:
@@ -80,6 +107,42 @@ def _product(arena: Arena, node: Node) -> Iterator[str]:
         f"product_{arena.kind}({left.pointer}, {left.strides[0]}L, {left.strides[1]}L, {packed}, {start}, {step}L, "
         f"{target.pointer}, {n}L, {m}L, {k}L); }}"
     )
+
+
+def _narrow(
+    arena: Arena, a: Var, b: Var, sizes: tuple[int, int, int], turned: bool, target: Place, start: str, step: int
+) -> Iterator[str]:
+    """A product of long operands with a narrow result, its longer side shared out among threads."""
+    (n, m, k), order = sizes, -1 if turned else 1
+    left, right = arena.places[a], arena.places[b]
+    if 1 not in right.strides:
+        right = yield from _contiguous(arena, b)
+    bk, bj = right.strides[::order]
+    if bj != 1 and left.strides[1] != 1:
+        left = yield from _contiguous(arena, a)
+    ai, ak = left.strides
+    name, steps_a, steps_b = ("outer", f"{ai}L, {ak}L", bk) if bj == 1 else ("dots", f"{ai}L", bj)
+    size = max(n, m)
+    share = -(-size // (SHARES * SHARE_OF)) * SHARE_OF
+    rows, columns = ("size", f"{m}L") if n >= m else (f"{n}L", "size")
+    first, then = (f" + c * {ai}L", "") if n >= m else ("", f" + c * {bj}L")
+    begin = start if n >= m or start == "NULL" else f"{start} + c * {step}L"
+    to = f"{target.pointer} + c * {m if n >= m else 1}L"
+    yield "#pragma omp parallel for schedule(static)"
+    yield f"for (long c = 0; c < {size}L; c += {share}L) {{"
+    yield f"const long size = c + {share}L < {size}L ? {share}L : {size}L - c;"
+    yield f"{name}_{arena.kind}({left.pointer}{first}, {steps_a}, {right.pointer}{then}, {steps_b}L, {begin}, {step}L,"
+    yield f"  {to}, {m}L, {rows}, {columns}, {k}L); }}"
+
+
+def _contiguous(arena: Arena, var: Var) -> Generator[str, None, Place]:
+    """Statements that put a value into one piece until the next op, if it is not; gives its place."""
+    place = arena.places[var]
+    if place.strides == strides_in_full(var.spec.shape):
+        return place
+    found = arena.room(var, last=-1)
+    yield from copied(arena, var, found.pointer)
+    return found
 
 
 def _joined(arena: Arena, node: Node) -> Iterator[str]:
@@ -114,6 +177,105 @@ def _put_back(arena: Arena, node: Node) -> Iterator[str]:
     )
 
 
+def _rowwise(arena: Arena, node: Node) -> Iterator[str]:
+    """A softmax or its like over the last of two dimensions."""
+    if domain(node) is None:
+        raise UnfitError
+    pointers = []
+    for var in reads(node):
+        place = yield from _contiguous(arena, var)
+        pointers.append(place.pointer)
+    (out,) = node.outputs
+    target, (rows, columns) = arena.buffer(out), out.spec.shape
+    yield f"for (long r = 0; r < {rows}L; r++) {{"
+    yield from (f"const T *const x{i} = {pointer} + r * {columns}L;" for i, pointer in enumerate(pointers))
+    yield f"T *const out = {target.pointer} + r * {columns}L; const long n = {columns}L;"
+    yield ROWS[node.op.name].strip().replace("_K(", f"_{arena.kind}(") + " }"
+
+
+def _index(at: str, size: int) -> str:
+    """The beginning of a block in which `at` is an index below `size`."""
+    return f"{{ int64_t at = {at}; if ((uint64_t)at >= {size}u) {{ status = {OUTSIDE}; at = 0; }}"
+
+
+def _embedding(arena: Arena, node: Node) -> Iterator[str]:
+    """The rows that an index names."""
+    weight, index = reads(node)
+    (out,) = node.outputs
+    if len(weight.spec.shape) != 2 or count(out) > LARGEST_ROWS:
+        raise UnfitError
+    source, named, target = arena.places[weight], arena.places[index], arena.buffer(out)
+    (rows, width), (down, along) = weight.spec.shape, source.strides
+    yield from loops(
+        index.spec.shape,
+        [named.strides, target.strides[:-1]],
+        lambda i, s: [
+            _index(f"{named.pointer}[{offset(i, s[0])}]", rows),
+            f"const {source.ctype} *const row = {source.pointer} + at * {down}L;",
+            f"{target.ctype} *const to = {target.pointer} + {offset(i, s[1])};",
+            f"for (long j = 0; j < {width}L; j++) to[j] = row[j * {along}L]; }}",
+        ],
+        simd="",
+    )
+
+
+def _gathered(arena: Arena, node: Node) -> Iterator[str]:
+    """An element for each of an index, by its place along a dimension."""
+    given, index = reads(node)
+    if not given.spec.shape:
+        raise UnfitError
+    dim, source, named = node.attrs["dim"] % len(given.spec.shape), arena.places[given], arena.places[index]
+    target = arena.buffer(node.outputs[0])
+    yield from loops(
+        index.spec.shape,
+        [named.strides, _without(source.strides, dim), target.strides],
+        lambda i, s: [
+            _index(f"{named.pointer}[{offset(i, s[0])}]", given.spec.shape[dim]),
+            f"{target.pointer}[{offset(i, s[2])}] = "
+            f"{source.pointer}[{offset(i, s[1])} + at * {source.strides[dim]}L]; }}",
+        ],
+        simd="",
+    )
+
+
+def _scattered(arena: Arena, node: Node) -> Iterator[str]:
+    """A value to which another is added where an index says along a dimension."""
+    given, index, source = reads(node)
+    target = arena.buffer(node.outputs[0])
+    yield from copied(arena, given, target.pointer)
+    yield from _added(arena, node, target, index, source)
+
+
+def _gathered_back(arena: Arena, node: Node) -> Iterator[str]:
+    """Zeros, to which gradients are added where elements were taken from."""
+    source, index = reads(node)
+    (out,) = node.outputs
+    target = arena.buffer(out)
+    yield f"memset({target.pointer}, 0, {count(out)} * sizeof({target.ctype}));"
+    yield from _added(arena, node, target, index, source)
+
+
+def _added(arena: Arena, node: Node, target: Place, index: Var, source: Var) -> Iterator[str]:
+    (out,) = node.outputs
+    if not out.spec.shape or not out.spec.dtype.is_floating_point:
+        raise UnfitError
+    dim, named, added = node.attrs["dim"] % len(out.spec.shape), arena.places[index], arena.places[source]
+    yield from loops(
+        index.spec.shape,
+        [named.strides, _without(target.strides, dim), added.strides],
+        lambda i, s: [
+            _index(f"{named.pointer}[{offset(i, s[0])}]", out.spec.shape[dim]),
+            f"{target.pointer}[{offset(i, s[1])} + at * {target.strides[dim]}L] += "
+            f"{added.pointer}[{offset(i, s[2])}]; }}",
+        ],
+        simd="",
+    )
+
+
+def _without(strides: Shape, dim: int) -> Shape:
+    return tuple(0 if d == dim else stride for d, stride in enumerate(strides))
+
+
 WRITTEN: Mapping[str, Writer] = {
     "sum": _reduced,
     "mean": _reduced,
@@ -122,5 +284,13 @@ WRITTEN: Mapping[str, Writer] = {
     "linear": _product,
     "concat": _joined,
     "getitem_backward": _put_back,
+    "log_softmax": _rowwise,
+    "log_softmax_backward": _rowwise,
+    "softmax": _rowwise,
+    "softmax_backward": _rowwise,
+    "embedding": _embedding,
+    "gather": _gathered,
+    "gather_backward": _gathered_back,
+    "scatter_add": _scattered,
 }
 """By the name of the op."""
