@@ -9,7 +9,7 @@ PAGE ?= $(RESULTS)/report.html
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: bench learn report test check format clean help
+.PHONY: bench learn tables report test check format clean help
 
 bench: $(READY)  ## measure everything (EFFORT=quick|standard|full, DEVICE=cpu|cuda|all) and write the page
 	@trap : INT; \
@@ -18,6 +18,10 @@ bench: $(READY)  ## measure everything (EFFORT=quick|standard|full, DEVICE=cpu|c
 
 learn: $(READY)  ## train cnn and lenet5 on handwritten digits with every engine
 	@$(BIN)/python -m suites.learn
+
+tables: $(READY)  ## write anew what the page says of writing models and of mistakes, by running them
+	@$(BIN)/python -m suites.expressing --json $(RESULTS)/tables/expressing.json
+	@$(BIN)/python -m suites.mistakes --json $(RESULTS)/tables/mistakes.json
 
 report: $(READY)  ## write the page again from the newest stored run
 	@$(BIN)/python -m report --results $(RESULTS) --output $(PAGE)

@@ -4,7 +4,8 @@
     python -m engines show cnn --engine tape --html record.html
     python -m engines show my.models:WORKLOAD                   # any object with task(quantity, batch_size)
 
-Exit codes: 0 shown, 2 bad usage, 4 no such workload, 5 the engine refuses the model, 12 the file cannot be written.
+Exit codes: 0 shown, 2 bad usage, 4 no such workload, 5 the engine refuses the model, 12 the file cannot be written, 130
+interrupted.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from engines.registry import UnknownWorkloadError, load_workload
 from engines.show import Box, as_html, as_svg, show_channels_last, show_graph, show_tape
 from engines.value import EngineError
 
-SHOWN, UNKNOWN, REFUSED, UNWRITABLE = 0, 4, 5, 12
+SHOWN, UNKNOWN, REFUSED, UNWRITABLE, INTERRUPTED = 0, 4, 5, 12, 130
 ENGINES: Mapping[str, Callable[[Task], tuple[str, list[Box]]]] = {
     "graph": show_graph,
     "graph_channels_last": show_channels_last,
@@ -30,6 +31,13 @@ ENGINES: Mapping[str, Callable[[Task], tuple[str, list[Box]]]] = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and give its exit code; prints text, or one line of error on stderr."""
     options = _parser().parse_args(arguments)
+    try:
+        return _show(options)
+    except KeyboardInterrupt:
+        return _fail(INTERRUPTED, "interrupted")
+
+
+def _show(options: argparse.Namespace) -> int:
     try:
         workload = load_workload(options.workload)
     except UnknownWorkloadError as error:
@@ -55,7 +63,8 @@ def _parser() -> argparse.ArgumentParser:
     show = parser.add_subparsers(required=True).add_parser(
         "show",
         help="print a graph through its passes, or a tape's record",
-        epilog="exit codes: 0 shown, 2 bad usage, 4 no such workload, 5 refused by the engine, 12 file not writable",
+        epilog="exit codes: 0 shown, 2 bad usage, 4 no such workload, 5 refused by the engine, 12 file not writable, "
+        "130 interrupted",
     )
     show.add_argument("workload", help="a name such as cnn, or module:attribute")
     show.add_argument("--engine", choices=list(ENGINES), default="graph", help="(%(default)s)")

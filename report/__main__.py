@@ -18,6 +18,7 @@ from report.fields import ReportError
 from report.page import render, write
 from report.records import read_run
 from report.results import NothingStoredError, merge, newest
+from report.sheets import stored_sheets
 
 WRITTEN, NOTHING, UNWRITABLE, UNREADABLE, INTERRUPTED = 0, 11, 12, 14, 130
 
@@ -27,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         files = options.file or [newest(options.results)]
-        page = render(merge([read_run(file) for file in files]))
+        page = render(merge([read_run(file) for file in files]), stored_sheets(options.results))
     except KeyboardInterrupt:
         return _fail(INTERRUPTED, "interrupted; no page is written")
     except NothingStoredError as error:
@@ -53,7 +54,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--output", type=Path, default=Path("report.html"), help="the page to write (%(default)s)")
     parser.add_argument(
-        "--results", type=Path, default=Path("results"), help="where to look for the newest run (%(default)s)"
+        "--results",
+        type=Path,
+        default=Path("results"),
+        help="where to look for the newest run, and for tables/*.json (%(default)s)",
     )
     return parser
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from errno import EISDIR
 from os import strerror
 from pathlib import Path
@@ -26,6 +26,7 @@ from report.labels import Labels
 from report.limitations import limitations
 from report.results import Results
 from report.sections import TITLES, sections
+from report.sheets import Sheets
 from report.surroundings import surroundings, value_text
 from report.tables import tables
 from report.trust import interruptions, remarks
@@ -34,8 +35,8 @@ from report.verdict import headline, verdict
 SHORT = 12  # characters of a commit in the first lines; the sources have all of it
 
 
-def render(results: Results) -> str:
-    """The whole page as text; the same results give the same text."""
+def render(results: Results, sheets: Sequence[Sheets] = ()) -> str:
+    """The whole page as text; the same results and sheets give the same text."""
     labels = Labels.of(results.records)
     palette = Palette.of(results.engines, longest_phases(results))
     environment = Environment(
@@ -56,6 +57,7 @@ def render(results: Results) -> str:
         controls=controls(scene),
         limitations=limitations(results),
         sections=sections(scene),
+        sheets=sheets,
         gaps=gaps(results, labels),
         tables=tables(results, palette, TITLES),
         tabled={row.cell.question for row in results.records},

@@ -1,7 +1,7 @@
 """What it takes to write a model whose course depends on data, for each workload and each way of writing it.
 
     python -m suites.expressing                      # a table as text
-    python -m suites.expressing moe --json FILE      # of some workloads, and stored as JSON
+    python -m suites.expressing moe --json FILE      # of some workloads, and stored for the page
 
 Everything in the table comes from running the formulation at small sizes, or from counting its text. *Runs* means that
 loss and gradients agree with those of the dynamic formulation on the tape, in float64.
@@ -10,10 +10,9 @@ loss and gradients agree with those of the dynamic formulation on the tape, in f
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -26,7 +25,7 @@ from engines.registry import ENGINES, load_engine
 from engines.value import EngineError
 from suites.counting import Length, length_of
 from suites.harness import exits
-from suites.texts import columns
+from suites.sheets import Sheet, keep
 from suites.workloads import CONTROL_FLOW, UnknownWorkloadError, load_workload
 from suites.workloads.workload import Workload
 
@@ -161,11 +160,16 @@ def _outcome(engine: str, task: Task, expected: Outputs) -> str:
     return RUNS if all(torch.allclose(a, b, rtol=TOLERANCE, atol=TOLERANCE) for a, b in pairs) else DIFFERS
 
 
-# The table
+# The tables
+
+LEAD = (
+    "What each model whose course depends on data takes to write: lines and tokens of each way of writing it, whether "
+    "loss and gradients come out right on each engine, and how a fixed graph comes to it."
+)
 
 
-def table(found: Sequence[Way]) -> str:
-    """The ways as text, a line each, and below it what the graph says where it refuses."""
+def sheets(found: Sequence[Way]) -> list[Sheet]:
+    """A line for each way; then what the graph says where it refuses, if it does."""
     engines = list(found[0].outcomes) if found else []
     head = ["workload", "formulation", "lines", "tokens", *engines, "as a graph"]
     rows = [
@@ -173,10 +177,12 @@ def table(found: Sequence[Way]) -> str:
         for w in found
     ]
     refusals = [[way.workload, way.formulation, way.breaks] for way in found if way.breaks]
-    below = ["", "What breaks in a graph:", columns(refusals)] if refusals else []
-    return "\n".join([columns([head, *rows], numbers=(2, 3)), *below])
+    ways_found = Sheet("What it takes to write", LEAD, head, rows, numbers=(2, 3))
+    said = Sheet("What breaks in a graph", "", ["workload", "formulation", "what it says"], refusals)
+    return [ways_found, said] if refusals else [ways_found]
 
 
+@exits.interruptible
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; gives an exit code."""
     options = _parser().parse_args(arguments)
@@ -185,17 +191,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (UnknownWorkloadError, EngineError) as error:
         print(f"error: {error}", file=sys.stderr)
         return exits.USAGE
-    print(table(found))
-    if options.json is not None:
-        options.json.write_text(json.dumps([asdict(way) for way in found], indent=1) + "\n")
-    return 0
+    tables = sheets(found)
+    first, *others = tables
+    print("\n\n".join([first.text(), *(f"{sheet.title}:\n{sheet.text()}" for sheet in others)]))
+    return keep(options.json, "python -m suites.expressing", tables)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m suites.expressing", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("workload", nargs="*", help="default: all with control flow")
     parser.add_argument("--engine", nargs="+", default=DEFAULT_ENGINES, choices=ENGINES)
-    parser.add_argument("--json", type=Path, help="a file for the table as data")
+    parser.add_argument("--json", type=Path, help="a file for the tables; the page shows those in results/tables")
     return parser
 
 

@@ -149,6 +149,7 @@ def _agreement(row: Row) -> Agreement:
     return Agreement(verdict, "loss", off, allowed, "the tape's losses")
 
 
+@exits.interruptible
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; gives an exit code."""
     options = _parser().parse_args(arguments)
@@ -161,9 +162,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             failed = [
                 name for name in options.workload if not (stopped() or _learn_and_tell(name, digits, options, stopped))
             ]
-    except KeyboardInterrupt:
-        print("\ninterrupted", file=sys.stderr)
-        return exits.INTERRUPTED
     except (UnknownWorkloadError, EngineError, DataError) as error:
         print(f"error: {error}", file=sys.stderr)
         return exits.BAD_DATA if isinstance(error, DataError) else exits.USAGE

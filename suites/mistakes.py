@@ -14,14 +14,13 @@ from __future__ import annotations
 
 import argparse
 import inspect
-import json
 import re
 import sys
 import traceback
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -35,6 +34,8 @@ from engines.graph.engine import GraphEngine
 from engines.peers.torch_eager import TorchEager
 from engines.tape.engine import TapeEngine
 from suites import planted
+from suites.harness import exits
+from suites.sheets import Sheet, keep
 from suites.texts import columns
 
 PLANTED = "# planted"
@@ -233,7 +234,12 @@ def _lines_of(file: str, said: str) -> list[str]:
     return re.findall(rf"\b{re.escape(Path(file).name)}(?::|\", line )(\d+)", said)
 
 
-# The table
+# The tables
+
+LEAD = (
+    "The same mistake planted in each style: when an error comes, and whether it names the line to blame, the op, and "
+    "the shapes, dtypes or numbers that show what is wrong. The last ways look for NaN, each by its engine's means."
+)
 
 
 def table(found: Sequence[Found]) -> str:
@@ -249,21 +255,41 @@ def table(found: Sequence[Found]) -> str:
     return columns([head, *rows])
 
 
+def sheets(found: Sequence[Found]) -> list[Sheet]:
+    """A line for each mistake with a column for each way; then what each engine says."""
+    ways = list(dict.fromkeys(f.way for f in found))
+    by_place = {(f.what, f.flow, f.way): _in_short(f) for f in found}
+    places = dict.fromkeys((f.what, f.flow) for f in found)
+    short = [[what, flow, *(by_place[what, flow, way] for way in ways)] for what, flow in places]
+    said = [[f.what, f.flow, f.way, f.said] for f in found if f.when != "never"]
+    return [
+        Sheet("Mistakes", LEAD, ["mistake", "where", *ways], short),
+        Sheet("What each engine says", "", ["mistake", "where", "way", "message"], said),
+    ]
+
+
+def _in_short(found: Found) -> str:
+    if found.when == "never":
+        return f"never: {found.said}"
+    lines = {"message": "line", "traceback": "line in traceback", "elsewhere": "another line"}
+    named = [lines.get(found.line), "op" if found.op else None, "values" if found.values else None]
+    return f"{found.when}: {', '.join(filter(None, named)) or 'nothing named'}"
+
+
+@exits.interruptible
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; gives an exit code."""
     parser = argparse.ArgumentParser(prog="python -m suites.mistakes", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--way", nargs="+", default=list(WAYS), choices=WAYS)
     parser.add_argument("--messages", action="store_true", help="also the first line of each error")
-    parser.add_argument("--json", type=Path, help="a file for the table as data")
+    parser.add_argument("--json", type=Path, help="a file for the tables; the page shows those in results/tables")
     options = parser.parse_args(arguments)
     found = [try_mistake(mistake, way) for mistake in MISTAKES for way in options.way]
     print(table(found))
     if options.messages:
         print()
         print(columns([[f.what, f.flow, f.way, f.said] for f in found if f.when != "never"]))
-    if options.json is not None:
-        options.json.write_text(json.dumps([asdict(each) for each in found], indent=1) + "\n")
-    return 0
+    return keep(options.json, "python -m suites.mistakes", sheets(found))
 
 
 if __name__ == "__main__":

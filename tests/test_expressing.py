@@ -11,6 +11,7 @@ from engines.engine import Outputs
 from suites import expressing
 from suites.counting import Length, length_of
 from suites.expressing import Way, in_a_graph, main, small, ways
+from suites.harness import exits
 from suites.texts import columns
 from suites.workloads import CONTROL_FLOW, load_workload
 from suites.workloads.workload import Workload
@@ -121,7 +122,24 @@ def test_the_command_prints_and_stores_the_table(tmp_path, capsys):
     printed = capsys.readouterr().out.splitlines()
     assert printed[0].split()[:5] == ["workload", "formulation", "lines", "tokens", "tape"]
     assert len(printed) == 3
-    assert [row["formulation"] for row in json.loads(file.read_text())] == ["dynamic", "static"]
+    first, *_ = json.loads(file.read_text())["tables"]
+    assert [row[first["columns"].index("formulation")] for row in first["rows"]] == ["dynamic", "static"]
+
+
+def test_a_table_that_cannot_be_stored_is_still_printed(tmp_path, capsys):
+    assert main(["l2hmc", "--engine", "tape", "--json", str(tmp_path)]) == exits.UNWRITABLE_RESULTS
+    printed = capsys.readouterr()
+    assert "l2hmc" in printed.out
+    assert printed.err == f"error: {tmp_path}: Is a directory; name a writable file with --json\n"
+
+
+def test_ctrl_c_ends_with_one_line(monkeypatch, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(expressing, "ways", interrupted)
+    assert main(["l2hmc"]) == exits.INTERRUPTED
+    assert capsys.readouterr().err == "\ninterrupted\n"
 
 
 @pytest.mark.parametrize(("name", "said"), [("mlp", "mlp is written in one way only"), ("moo", "did you mean 'moe'")])

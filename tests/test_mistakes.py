@@ -133,4 +133,9 @@ def test_the_command_prints_and_stores_the_table(tmp_path, capsys):
     printed = capsys.readouterr().out.splitlines()
     assert printed[0].split() == ["mistake", "where", "way", "when", "line", "op", "values", "result"]
     assert any("matmul: " in line for line in printed[len(MISTAKES) + 1 :])
-    assert len(json.loads(file.read_text())) == len(MISTAKES)
+    short, said = json.loads(file.read_text())["tables"]
+    assert short["columns"] == ["mistake", "where", "tape"]
+    assert [row[:2] for row in short["rows"]] == [[mistake.what, mistake.flow] for mistake in MISTAKES]
+    first = dict(zip(short["columns"], short["rows"][0], strict=True))
+    assert first["tape"].startswith("run: line")
+    assert said["rows"][0][:3] == ["wrong shape", "branch taken", "tape"]

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable, Sequence
+from functools import wraps
 from typing import Final
+
+Command = Callable[[Sequence[str] | None], int]
 
 USAGE: Final = 4
 WRONG_NUMERICS: Final = 10
@@ -12,3 +17,17 @@ BAD_DATA: Final = 13
 UNREADABLE_RESULTS: Final = 14
 INTERRUPTED: Final = 130
 """What shells say of a program that Ctrl-C ended; pytest says 2."""
+
+
+def interruptible(command: Command) -> Command:
+    """A command that Ctrl-C ends with one line and its own exit code."""
+
+    @wraps(command)
+    def run(arguments: Sequence[str] | None = None) -> int:
+        try:
+            return command(arguments)
+        except KeyboardInterrupt:
+            sys.stderr.write("\ninterrupted\n")
+            return INTERRUPTED
+
+    return run
