@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import wraps
-from typing import Final
-
-Command = Callable[[Sequence[str] | None], int]
+from typing import Final, Protocol
 
 USAGE: Final = 4
 WRONG_NUMERICS: Final = 10
@@ -17,6 +15,14 @@ BAD_DATA: Final = 13
 UNREADABLE_RESULTS: Final = 14
 INTERRUPTED: Final = 130
 """What shells say of a program that Ctrl-C ended; pytest says 2."""
+
+
+class Command(Protocol):
+    """A command line: takes its arguments, or those of the process, and gives an exit code."""
+
+    def __call__(self, arguments: Sequence[str] | None = None) -> int:
+        """Run it."""
+        ...
 
 
 def interruptible(command: Command) -> Command:

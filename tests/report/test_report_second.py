@@ -14,7 +14,7 @@ from report.fields import ReportError
 from report.labels import Labels
 from report.method import Caution, Clock, Stopped
 from report.records import read_run
-from report.results import Results
+from report.results import STORED_NAME, Results
 from report.statistics import estimate, time_of
 from report.stored import Cell, Record
 
@@ -200,7 +200,7 @@ def test_a_broken_memory_is_named(second_run: Json, store: Store, name: str) -> 
     assert expected in str(caught.value)
 
 
-@pytest.mark.parametrize("path", sorted(RESULTS.glob("*/*.json")), ids=lambda path: str(path.name[:4]))
+@pytest.mark.parametrize("path", sorted(RESULTS.glob(f"*/{STORED_NAME}")), ids=lambda path: str(path.name[:4]))
 def test_the_stored_runs_still_load(path: Path) -> None:
     stored = json.loads(path.read_text(encoding="utf-8"))
     assert len(read_run(path).records) == len(stored["benchmarks"]) + len(stored["missing"])

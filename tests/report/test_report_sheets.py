@@ -56,7 +56,7 @@ def test_a_folder_without_tables_has_no_such_section(folder: Path) -> None:
     ("change", "said"),
     [
         (lambda t: t["rows"][0].append("more"), "tables[0].rows[0]: found 4, expected 3 cells"),
-        (lambda t: t["rows"][0].__setitem__(1, "many"), "tables[0].rows[0][1]: found 'many', expected a whole number"),
+        (lambda t: t["rows"][0].__setitem__(1, "many"), 'tables[0].rows[0][1]: found "many", expected a whole number'),
         (lambda t: t.pop("columns"), "tables[0].columns: found no such field"),
     ],
 )
