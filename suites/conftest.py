@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -246,6 +247,12 @@ def _header(config: pytest.Config) -> dict[str, Any]:
         commit_info=hook.pytest_benchmark_generate_commit_info(**facts),
     )
     return made
+
+
+def pytest_keyboard_interrupt() -> None:
+    """A Ctrl-C strikes anywhere, and what it leaves open there is no mistake of the run's."""
+    warnings.simplefilter("ignore", ResourceWarning)
+    warnings.simplefilter("ignore", pytest.PytestUnraisableExceptionWarning)
 
 
 @pytest.hookimpl(wrapper=True)

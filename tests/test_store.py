@@ -107,6 +107,25 @@ def test_a_run_that_is_interrupted_before_its_first_row_stores_nothing(tmp_path)
     assert list(tmp_path.rglob("*")) == []
 
 
+INTERRUPTS = """
+import signal
+def pytest_runtestloop(session):
+    open("/proc/self/stat").fileno()  # and lost unclosed, as by a Ctrl-C while it is opened
+    signal.raise_signal(signal.SIGINT)
+"""
+
+
+def test_what_ctrl_c_leaves_open_does_not_change_how_a_run_ends(tmp_path):
+    (tmp_path / "interrupts.py").write_text(INTERRUPTS)
+    python, *rest = suites(tmp_path / "results", "-p", "interrupts")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    command = [python, "-c", INTERRUPTIBLE, *rest]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert "interrupted before a row was measured: nothing is stored" in done.stdout
+    assert done.returncode == exits.NOTHING_MEASURED, done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_run_that_is_killed_leaves_a_journal_from_which_it_is_recovered(tmp_path, capsys):
     process = start(tmp_path)
     journal = wait_for_rows(tmp_path, 2)
