@@ -123,11 +123,15 @@ def _over_operands(graph: Graph, plain: set[Var]) -> tuple[dict[Var, Life], dict
 
     for position, node in enumerate(graph.nodes):
         dying = {i for i in reads(node) if (life := lives.get(root(i))) is not None and life.last == position}
+        bases: dict[Var, set[Var]] = {}  # by storage, the operands that stand in it
+        for given in reads(node) if dying else ():
+            bases.setdefault(root(given), set()).add(given)
         for out, operand in _pairs(node, plain) if dying else ():
+            if operand not in dying or out not in lives:
+                continue
             base = root(operand)
-            alone = all(given is operand or root(given) is not base for given in reads(node))
-            whole = operand in dying and bytes_of(operand) == lives[base].bytes
-            if alone and whole and out in lives and not {base, out} & fixed and lives[base].last == position:
+            alone, whole = len(bases[base]) == 1, bytes_of(operand) == lives[base].bytes
+            if alone and whole and not {base, out} & fixed and lives[base].last == position:
                 inside[out], home[out] = operand, base
                 lives[base].last = lives.pop(out).last
                 dying.discard(operand)
