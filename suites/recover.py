@@ -16,6 +16,7 @@ from suites.harness import exits
 from suites.harness.store import JournalError, read_journal, save
 
 
+@exits.interruptible
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; gives an exit code."""
     parser = argparse.ArgumentParser(prog="python -m suites.recover", description="Store what a cut-off run measured.")

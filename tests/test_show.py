@@ -12,7 +12,7 @@ from xml.etree import ElementTree as Xml
 
 import pytest
 
-from engines.__main__ import main
+from engines.__main__ import ENGINES, INTERRUPTED, main
 from engines.engine import Quantity, Task
 from engines.graph import PIPELINE
 from engines.registry import UnknownWorkloadError, load_workload
@@ -173,6 +173,15 @@ def test_what_cannot_be_shown_is_one_line_and_an_exit_code(
 def test_bad_usage_is_exit_code_2(arguments: list[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(arguments)
+
+
+def test_ctrl_c_ends_with_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(ENGINES, "tape", interrupted)
+    assert main(["show", "mlp", "--engine", "tape"]) == INTERRUPTED
+    assert capsys.readouterr().err == "python -m engines: interrupted\n"
 
 
 def test_a_process_of_its_own_prints_no_traceback() -> None:

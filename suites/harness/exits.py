@@ -1,4 +1,7 @@
-"""Exit codes. Those below 10 are pytest's own: 1 failed, 2 interrupted, 3 internal error, 4 usage, 5 no tests."""
+"""Exit codes, and how a command ends that Ctrl-C strikes.
+
+Codes below 10 are pytest's own: 1 failed, 2 interrupted, 3 internal error, 4 usage, 5 no tests.
+"""
 
 from __future__ import annotations
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping
 
+import torch
+
 from engines.graph.domain import domain
 from engines.graph.fused import reads
 from engines.graph.ir import Node, Var
-from engines.graph.lower.arena import Arena, UnfitError, count
+from engines.graph.lower.arena import CTYPES, Arena, UnfitError, count
 from engines.graph.lower.formulas import ROWS
 from engines.graph.lower.places import Place, indexed, loops, offset, strides_in_full
 from engines.graph.lower.walk import Shape, kept_shape, strides_in
@@ -222,28 +224,17 @@ def _embedding(arena: Arena, node: Node) -> Iterator[str]:
 def _gathered(arena: Arena, node: Node) -> Iterator[str]:
     """An element for each of an index, by its place along a dimension."""
     given, index = reads(node)
-    if not given.spec.shape:
-        raise UnfitError
-    dim, source, named = node.attrs["dim"] % len(given.spec.shape), arena.places[given], arena.places[index]
-    target = arena.buffer(node.outputs[0])
-    yield from loops(
-        index.spec.shape,
-        [named.strides, _without(source.strides, dim), target.strides],
-        lambda i, s: [
-            _index(f"{named.pointer}[{offset(i, s[0])}]", given.spec.shape[dim]),
-            f"{target.pointer}[{offset(i, s[2])}] = "
-            f"{source.pointer}[{offset(i, s[1])} + at * {source.strides[dim]}L]; }}",
-        ],
-        simd="",
-    )
+    (out,) = node.outputs
+    yield from _along(arena, node, index, (given, arena.places[given]), arena.buffer(out), "{each} = {found};")
 
 
 def _scattered(arena: Arena, node: Node) -> Iterator[str]:
     """A value to which another is added where an index says along a dimension."""
     given, index, source = reads(node)
-    target = arena.buffer(node.outputs[0])
+    (out,) = node.outputs
+    target = arena.buffer(out)
     yield from copied(arena, given, target.pointer)
-    yield from _added(arena, node, target, index, source)
+    yield from _along(arena, node, index, (out, target), arena.places[source], "{found} += {each};")
 
 
 def _gathered_back(arena: Arena, node: Node) -> Iterator[str]:
@@ -252,21 +243,27 @@ def _gathered_back(arena: Arena, node: Node) -> Iterator[str]:
     (out,) = node.outputs
     target = arena.buffer(out)
     yield f"memset({target.pointer}, 0, {count(out)} * sizeof({target.ctype}));"
-    yield from _added(arena, node, target, index, source)
+    yield from _along(arena, node, index, (out, target), arena.places[source], "{found} += {each};")
 
 
-def _added(arena: Arena, node: Node, target: Place, index: Var, source: Var) -> Iterator[str]:
-    (out,) = node.outputs
-    if not out.spec.shape or not out.spec.dtype.is_floating_point:
+def _along(
+    arena: Arena, node: Node, index: Var, table: tuple[Var, Place], each: Place, statement: str
+) -> Iterator[str]:
+    """A statement for each element of an index: `found` is where it points in the table along a dimension."""
+    shape, place = table[0].spec.shape, table[1]
+    if not shape or place.ctype == CTYPES[torch.bool]:  # truths do not add up as bytes do
         raise UnfitError
-    dim, named, added = node.attrs["dim"] % len(out.spec.shape), arena.places[index], arena.places[source]
+    dim, named = node.attrs["dim"] % len(shape), arena.places[index]
     yield from loops(
         index.spec.shape,
-        [named.strides, _without(target.strides, dim), added.strides],
+        [named.strides, _without(place.strides, dim), each.strides],
         lambda i, s: [
-            _index(f"{named.pointer}[{offset(i, s[0])}]", out.spec.shape[dim]),
-            f"{target.pointer}[{offset(i, s[1])} + at * {target.strides[dim]}L] += "
-            f"{added.pointer}[{offset(i, s[2])}]; }}",
+            _index(f"{named.pointer}[{offset(i, s[0])}]", shape[dim]),
+            statement.format(
+                found=f"{place.pointer}[{offset(i, s[1])} + at * {place.strides[dim]}L]",
+                each=f"{each.pointer}[{offset(i, s[2])}]",
+            )
+            + " }",
         ],
         simd="",
     )
