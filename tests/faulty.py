@@ -18,6 +18,7 @@ from engines.engine import Engine, Outputs, Placed, Task
 from engines.peers.torch_eager import TorchEager, TorchEagerProgram
 from engines.value import EngineError
 from suites.harness.cell import Cell
+from suites.harness.clock import SHORTEST_SAMPLE_SECONDS
 
 LOADER = "tests.faulty:load"
 MILLISECOND = 1e-3
@@ -70,10 +71,12 @@ def _slow_first(program: Program, outputs: Outputs) -> Outputs:
 
 
 def _after(calls: int, then: Callable[[], object]) -> Callable[[Program, Outputs], Outputs]:
+    """Do something from some call on; each is as long as a sample, so that this is in a round."""
+
     def wait(program: Program, outputs: Outputs) -> Outputs:
         if program.calls > calls:
             then()
-        return _spin(5 * MILLISECOND)(program, outputs)
+        return _spin(1.25 * SHORTEST_SAMPLE_SECONDS)(program, outputs)
 
     return wait
 

@@ -18,8 +18,9 @@ from itertools import pairwise
 
 import torch
 
-SHORTEST_SAMPLE_SECONDS = 4e-3
-"""However fine the clock: a sample must outlast what interrupts a process now and then."""
+SHORTEST_SAMPLE_SECONDS = 10e-3
+"""However fine the clock: a sample must outlast what interrupts a process now and then, and asking for one must be less
+than a hundredth of it."""
 
 RESOLUTIONS_PER_SAMPLE = 1000
 """One resolution is then at most 0.1 % of a sample."""
