@@ -20,7 +20,8 @@ from suites.harness.clock import SHORTEST_SAMPLE_SECONDS
 from suites.harness.conductor import Conductor, Limits
 from suites.harness.contender import Contender
 from suites.harness.effort import EFFORTS
-from suites.harness.measure import Measuring, measure
+from suites.harness.measure import Arm, Measuring, _is_open, measure
+from suites.harness.row import Row
 from tests.faulty import LOADER
 
 pytestmark = pytest.mark.alone
@@ -280,3 +281,22 @@ def test_the_conductor_takes_little_time_of_its_own(conductor):
     assert own < 0.5
     assert min(rows["3 ms"].samples) == pytest.approx(0.003, rel=0.01)  # and none inside the rounds
     assert math.isfinite(own)
+
+
+@pytest.mark.parametrize(
+    ("other", "twin", "expected"),
+    [
+        ([1.05, 1.05, 1.05], [1.0, 1.0, 1.0], False),  # slower
+        ([1.0, 1.001, 1.002], [1.0, 1.0, 1.0], False),  # no difference
+        ([1.015, 1.02, 1.025], [1.0, 1.0, 1.0], True),  # on the line between
+        ([1.03, 1.03, 1.03], [1.04, 1.04, 1.04], True),  # no more than the baseline differs from itself
+    ],
+)
+def test_rounds_go_on_while_nothing_could_be_said(conductor, other, twin, expected):
+    tape, graph = Contender("tape"), Contender("graph")
+    job = Measuring(conductor, CELL, [tape, graph], STANDARD, lambda _: None)
+    arms = [
+        Arm(who, conductor.worker(who), Row(who.label, samples=list(samples)))
+        for who, samples in ((tape, [1.0] * 3), (graph, other), (tape.again(), twin))
+    ]
+    assert _is_open(job, arms) is expected

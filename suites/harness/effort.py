@@ -14,9 +14,9 @@ Name = Literal["quick", "standard", "full"]
 class Effort:
     """The knobs of one effort.
 
-    `precision` is the smallest difference that is claimed. Rounds go on until every ratio's interval is that wide, or
-    `seconds_per_engine` have been spent for each engine of the cell; `min_rounds` and `max_rounds` bound both. To
-    become stable a program gets `warm_up_seconds`.
+    `precision` is the smallest difference that is claimed. Rounds go on until every ratio's interval is that wide and
+    lets something be said, or `seconds_per_engine` have been spent for each engine of the cell; `min_rounds` and
+    `max_rounds` bound both. To become stable a program gets `warm_up_seconds`.
     `batches` and `chain_lengths` are what the suites sweep; `epochs` is how long the digits are learned: at
     quick effort as long as time allows; at standard effort until the accuracy on training digits held out hardly rises
     any more (`python -m suites.learn --validate`). `streams` are the steps of a stream of

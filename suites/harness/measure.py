@@ -24,7 +24,7 @@ from suites.harness.contender import Contender
 from suites.harness.deal import blocks
 from suites.harness.effort import Effort
 from suites.harness.row import Paired, Row, add_ratios, always, closing
-from suites.harness.statistics import FEWEST_ROUNDS, Ratio, paired_ratio
+from suites.harness.statistics import FEWEST_ROUNDS, Ratio, paired_ratio, verdict
 
 BASELINE = "tape"
 """The engine that ratios are watched against, and that runs twice, where a cell has it; else the cell's first."""
@@ -190,7 +190,7 @@ def _cold_sample(job: Measuring, arm: Arm) -> None:
 
 
 def _rounds_until_precise(job: Measuring, arms: Sequence[Arm]) -> None:
-    """Blocks of rounds until every ratio's interval is narrow enough or the budget is spent."""
+    """Blocks of rounds until every ratio's interval is narrow enough, and says something, or the budget is spent."""
     effort, began, rounds = job.effort, time.monotonic(), 0
     budget, look_at = effort.seconds_per_engine * len(arms), float(effort.min_rounds)
     for block in blocks(arms, job.cell.name):
@@ -201,11 +201,13 @@ def _rounds_until_precise(job: Measuring, arms: Sequence[Arm]) -> None:
         if rounds < effort.min_rounds or not (spent or rounds >= look_at):
             continue
         width = _widest(arms)
-        if spent or width is None or width <= effort.precision:
-            why = "precise" if width is not None and width <= effort.precision else "budget"
+        precise = width is None or width <= effort.precision
+        if spent or (precise and not _is_open(job, arms)):
+            why = "precise" if width is not None and precise else "budget"
             _stop(arms, {"why": why, "rounds": rounds, "width": width, "wanted": effort.precision})
             return
-        look_at = rounds * max(LEAST_GROWTH, SOONER * (width / effort.precision) ** 2)  # widths shrink as the root
+        wanted = (width or 0.0) / effort.precision
+        look_at = rounds * max(LEAST_GROWTH, SOONER * wanted**2)  # widths shrink as the root
 
 
 def _fixed_rounds(job: Measuring, arms: Sequence[Arm], take: Callable[[Measuring, Arm], None]) -> None:
@@ -241,13 +243,27 @@ def _round(job: Measuring, order: Sequence[Arm], which: str, take: Callable[[Mea
             arm.row.positions.append(position)
 
 
-def _widest(arms: Sequence[Arm]) -> float | None:
-    """The widest interval of a ratio to the baseline; None where there is nothing to compare."""
+def _watched(arms: Sequence[Arm]) -> Iterator[tuple[Arm, Ratio]]:
+    """Everyone running but the baseline, with the ratio to it."""
     running = [arm for arm in arms if arm.row.running]
     against = next((arm for arm in running if arm.contender.name == BASELINE), next(iter(running), None))
-    others = [arm for arm in running if arm is not against]
-    ratios = [paired_ratio(arm.row.samples, against.row.samples) for arm in others if against is not None]
-    return max((ratio.width for ratio in ratios if ratio is not None), default=None)
+    for arm in running:
+        ratio = None if arm is against or against is None else paired_ratio(arm.row.samples, against.row.samples)
+        if ratio is not None:
+            yield arm, ratio
+
+
+def _widest(arms: Sequence[Arm]) -> float | None:
+    """The widest interval of a ratio to the baseline; None where there is nothing to compare."""
+    return max((ratio.width for _, ratio in _watched(arms)), default=None)
+
+
+def _is_open(job: Measuring, arms: Sequence[Arm]) -> bool:
+    """Whether of some ratio to the baseline nothing could be said yet: an interval may be narrow, and lie badly."""
+    twin = baseline(job.contenders).again().label
+    ratios = {arm.contender.label: ratio for arm, ratio in _watched(arms)}
+    control = ratios.pop(twin, None)
+    return any(verdict(ratio, control, job.effort.precision) == "cannot tell" for ratio in ratios.values())
 
 
 def _stop(arms: Sequence[Arm], facts: dict[str, Any]) -> None:
