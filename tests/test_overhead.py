@@ -64,7 +64,7 @@ def is_little() -> bool:
         found = session.facts()["overhead"]
     assert found["cells"] == 1
     assert found["round_seconds"] > 0.2
-    assert 0.0 < found["own_round_seconds"]
+    assert found["own_round_seconds"] > 0.0
     return found["own_round_seconds"] < 0.01 * found["round_seconds"] and found["cell_seconds_most"] < 0.5
 
 
