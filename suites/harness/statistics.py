@@ -109,7 +109,7 @@ def verdict(ratio: Ratio, control: Ratio | None, margin: float) -> Verdict:
     of two processes is the slow one is chance, and the slow one may be in this ratio. There is none where the whole
     interval lies within `margin` of 1. Between the two lies what cannot be told.
     """
-    least, most = 1.0 - margin, 1.0 + margin
+    least, most = 1.0 / (1.0 + margin), 1.0 + margin  # the same whichever of the two is put over the other
     floor, ceiling = least, most
     if control is not None:
         apart = max(control.high, 1.0 / control.low)
