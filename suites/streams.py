@@ -65,9 +65,6 @@ class Arm:
 def measure_cell(job: Measuring) -> Mapping[str, Row]:
     """Rows by engine, a sample a stream."""
     arms = [Arm(who, job.conductor.worker(who), Row(who.name)) for who in job.contenders]
-    for arm in arms:
-        with arm.row.at_its_cost():
-            arm.worker.begin()  # all at once, so that they load their libraries side by side
     limit = _limit_seconds(job.cell)
     exact = replace(job.cell, dtype="float64")
     job.show(f"{job.cell.name}: reference")

@@ -5,12 +5,13 @@ Contender("slow", loader="tests.faulty:load", engine="spin 3.0 ms + 10 %")
 
 from __future__ import annotations
 
+import fcntl
 import math
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
@@ -98,7 +99,11 @@ def _kill() -> None:
 
 
 def _babble() -> None:
-    os.write(int(sys.argv[2]), b"here is what I think of your protocol\n")
+    """Onto the pipe of the answers: the only one that this process writes to."""
+    for link in Path("/proc/self/fd").glob("[0-9]*"):
+        file = int(link.name)
+        if file > 2 and link.is_fifo() and fcntl.fcntl(file, fcntl.F_GETFL) & os.O_WRONLY:
+            os.write(file, b"here is what I think of your protocol\n")
 
 
 def _spoil(program: Program, outputs: Outputs) -> Outputs:

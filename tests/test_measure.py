@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import platform
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,7 +14,6 @@ import pytest
 import torch
 
 from suites.harness import heap
-from suites.harness.caches import OTHERS, OURS
 from suites.harness.cell import Cell
 from suites.harness.clock import SHORTEST_SAMPLE_SECONDS
 from suites.harness.conductor import Conductor, Limits
@@ -247,11 +246,12 @@ def test_a_worker_tells_who_it_is_and_what_becomes_of_freed_memory(conductor):
 
 
 def test_a_fresh_worker_finds_no_compiler_s_cache(conductor):
-    with conductor.fresh(Contender("tape")) as worker:
-        worker.greet()
-        environ = Path(f"/proc/{worker.pid}/environ").read_bytes()
-        for name in (*OURS, *OTHERS):
-            assert f"{name}={conductor.folder}/".encode() in environ
+    cell = replace(CELL, quantity="prepare", cold=True)
+    with conductor.fresh(Contender("graph")) as worker:
+        worker.ask("prepare_cold", cell=asdict(cell), contender=Contender("graph").data())
+        (caches,) = (path.parent for path in conductor.folder.glob("*/xdg_cache_home"))
+        assert list(caches.glob("xdg_cache_home/**/*.so"))  # what it compiled is in a folder of its own
+    assert not caches.exists()
 
 
 def test_a_worker_under_an_interpreter_that_is_not_there_costs_its_row(conductor):

@@ -4,7 +4,8 @@
         worker = conductor.worker(Contender("tape"))
         worker.ask("prepare", cell=..., contender=...)
 
-It computes nothing itself, so that while a worker is timed this process sleeps on a pipe.
+It computes nothing itself, so that while a worker is timed this process sleeps on a pipe. Workers come from one fork
+server for each interpreter.
 """
 
 from __future__ import annotations
@@ -12,8 +13,6 @@ from __future__ import annotations
 import os
 import select
 import shutil
-import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -25,15 +24,10 @@ from typing import Any, NamedTuple, Self
 
 from suites.harness.caches import variables
 from suites.harness.contender import Contender
+from suites.harness.forkserver import FIXED, Forked, ForkServer, end_of
 from suites.harness.protocol import VERSION, WorkerError, decode, encode
 
-ROOT = Path(__file__).resolve().parents[2]
-FIXED = {"PYTHONHASHSEED": "0"}
-"""Variables of every worker. Where names fall in Python's tables moves small calls by some per cent, at random."""
-
 CHUNK_BYTES = 1 << 16
-LAST_WORDS = 400
-"""Characters of a dead worker's standard error that are told."""
 
 
 class Event(NamedTuple):
@@ -61,15 +55,22 @@ class Worker:
     """One contender's process, as seen from outside: started when first asked, and again after it died."""
 
     def __init__(
-        self, contender: Contender, folder: Path, limits: Limits, log: list[Event], variables: Mapping[str, str]
+        self,
+        contender: Contender,
+        server: ForkServer,
+        folder: Path,
+        limits: Limits,
+        log: list[Event],
+        variables: Mapping[str, str],
     ) -> None:
         self.contender = contender
+        self._server = server
         self.facts: dict[str, Any] = {}
         self._folder = folder
         self._limits = limits
         self._log = log
         self._variables = variables
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Forked | None = None
         self._read, self._write = -1, -1
         self._unread = b""
         self._number = 0
@@ -84,12 +85,6 @@ class Worker:
         """Ask for something and wait for the answer. Raises WorkerError; a worker that did not answer is ended."""
         self.greet()
         return self._ask(do, limit_seconds or self._limits.request_seconds, given)
-
-    def begin(self) -> None:
-        """Start the process if there is none, without waiting for it. Raises WorkerError."""
-        if self._process is None:
-            with self._ended_on_fault():
-                self._spawn()
 
     def _ask(self, do: str, limit_seconds: float, given: Mapping[str, Any]) -> Any:
         pid, began = self.pid, time.monotonic()
@@ -115,39 +110,29 @@ class Worker:
 
     def greet(self) -> None:
         """Have the process started and set up, if it is not yet. Raises WorkerError."""
-        self.begin()
         if self._greeted:
             return
         began = time.monotonic()
         with self._ended_on_fault():
+            self._spawn()
             hello = decode(self._line("start", self._limits.start_seconds), 0)
             if hello.get("hello") != VERSION:
                 raise WorkerError("failed", f"worker speaks protocol {hello.get('hello')!r}, expected {VERSION}")
-        self._number = 0
-        self.facts = {key: value for key, value in hello.items() if key not in {"id", "hello"}}
-        given = {"folder": str(self._folder), "memory_bytes": self._limits.memory_bytes}
-        self.facts |= self._exchange("start", self._limits.start_seconds, given)
+            self._number = 0
+            self.facts = {key: value for key, value in hello.items() if key not in {"id", "hello"}}
+            given = {"folder": str(self._folder), "memory_bytes": self._limits.memory_bytes}
+            self.facts |= self._exchange("start", self._limits.start_seconds, given)
         self._greeted = True
         self._note(began, self.pid, "start", "answered")
 
     def _spawn(self) -> None:
         requests, self._write = os.pipe()
         self._read, answers = os.pipe()
-        path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
         with self._errors().open("wb") as errors:
             try:
-                self._process = subprocess.Popen(
-                    [self.contender.python, "-m", "suites.harness.worker", str(requests), str(answers)],
-                    stdin=subprocess.DEVNULL,
-                    stdout=errors,
-                    stderr=errors,
-                    pass_fds=(requests, answers),
-                    start_new_session=True,  # a Ctrl-C at the terminal is for the conductor alone
-                    cwd=ROOT,
-                    env={**os.environ, **FIXED, **self._variables, "PYTHONPATH": path},
+                self._process = self._server.fork(
+                    requests, answers, errors.fileno(), self._variables, self._limits.start_seconds
                 )
-            except OSError as error:
-                raise WorkerError("failed", f"cannot start {self.contender.python}: {error.strerror}") from None
             finally:
                 os.close(requests)
                 os.close(answers)
@@ -171,12 +156,7 @@ class Worker:
 
     def _died(self, do: str) -> WorkerError:
         assert self._process is not None
-        status = self._process.wait()
-        how = f"killed by {_signal_name(-status)}" if status < 0 else f"ended with status {status}"
-        hint = "; perhaps the system ran out of memory" if status == -signal.SIGKILL else ""
-        said = self._errors().read_text(encoding="utf8", errors="replace").strip()
-        words = f": {said.splitlines()[-1][-LAST_WORDS:]}" if said else ""
-        return WorkerError("crashed", f"worker {how} at {do!r}{hint}{words}")
+        return WorkerError("crashed", f"worker {end_of(self._process.wait(), do, self._errors())}")
 
     def _errors(self) -> Path:
         return self._folder / f"{id(self):x}.err"
@@ -217,20 +197,9 @@ class Guest:
         """See `Worker.ask`. A fault costs the others of the room their rows, too."""
         return self.host.ask(do, limit_seconds, guest=self.contender.label, **given)
 
-    def begin(self) -> None:
-        """See `Worker.begin`."""
-        self.host.begin()
-
     def end(self) -> None:
         """See `Worker.end`."""
         self.host.end()
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
 
 
 @dataclass
@@ -240,6 +209,7 @@ class Conductor:
     limits: Limits = field(default_factory=Limits)
     log: list[Event] = field(default_factory=list)
     _workers: dict[Contender, Worker] = field(default_factory=dict)
+    _servers: dict[str, ForkServer] = field(default_factory=dict)
     _folder: Path | None = None
 
     def worker(self, contender: Contender) -> Worker | Guest:
@@ -266,7 +236,10 @@ class Conductor:
             shutil.rmtree(caches, ignore_errors=True)
 
     def _made(self, contender: Contender, variables: Mapping[str, str]) -> Worker:
-        return Worker(contender, self.folder, self.limits, self.log, variables)
+        python = contender.python
+        if python not in self._servers:
+            self._servers[python] = ForkServer(python, self.folder)
+        return Worker(contender, self._servers[python], self.folder, self.limits, self.log, variables)
 
     @property
     def judge(self) -> Worker:
@@ -304,6 +277,8 @@ class Conductor:
         """End every worker and remove the folder."""
         for worker in self._workers.values():
             worker.end()
+        for server in self._servers.values():
+            server.end()
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None

@@ -77,9 +77,6 @@ def measure(job: Measuring) -> dict[str, Row]:
     arms = [
         Arm(who, job.conductor.worker(who), Row(who.label, formulation=who.formulation)) for who in with_control(job)
     ]
-    for arm in arms:
-        with arm.row.at_its_cost():
-            arm.worker.begin()  # all at once, so that they load their libraries side by side
     for stage in (_prepare, _agree, _first_call, _warm_up):
         for arm in arms:
             _attempt(job, arm, stage)
@@ -222,13 +219,10 @@ def _fixed_rounds(job: Measuring, arms: Sequence[Arm], take: Callable[[Measuring
 
 @contextmanager
 def _all_fresh(job: Measuring, arms: Sequence[Arm]) -> Iterator[None]:
-    """Within, every arm has a worker in a new process; they load their libraries side by side before one is asked."""
+    """Within, every arm has a worker in a new process, started before one is asked."""
     with ExitStack() as stack:
         for arm in arms:
             arm.fresh = stack.enter_context(job.conductor.fresh(arm.contender))
-            with arm.row.at_its_cost():
-                arm.fresh.begin()
-        for arm in arms:
             with arm.row.at_its_cost():
                 arm.fresh.greet()
         yield

@@ -1,18 +1,17 @@
 """A worker: one engine in one process, doing what the conductor asks of it.
 
-    python -m suites.harness.worker REQUESTS_FD ANSWERS_FD
+    python -m suites.harness.worker CHANNEL_FD          # the fork server: a process that becomes them all
 
 What it may be asked, and how, stands in `protocol.py`. Everything that is timed is timed here, and nothing else runs.
 """
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import os
 import platform
 import resource
-import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -29,6 +28,7 @@ from suites.harness.agreement import judge, load_arrays, results, save_arrays
 from suites.harness.cell import Cell, cell_from
 from suites.harness.clock import calls_per_sample, collector_set, resolution_seconds, sample, seconds, synchronize
 from suites.harness.contender import Contender
+from suites.harness.forkserver import forked
 from suites.harness.heap import keep_freed_memory
 from suites.harness.memory import memory_of
 from suites.harness.protocol import VERSION, Status, decode_request, encode
@@ -46,8 +46,6 @@ SPLIT_CALLS = 5
 LEAD_SECONDS = 0.002
 NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 """How torch's allocators say that there is none left."""
-
-PR_SET_PDEATHSIG = 1
 
 
 class Preparation(NamedTuple):
@@ -327,12 +325,6 @@ def _limit_memory(most_bytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (most_bytes, most_bytes))
 
 
-def _die_with_the_conductor() -> None:
-    """Have the kernel end this process when its parent ends, in whatever way."""
-    if platform.system() == "Linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
 def refusal(error: BaseException) -> tuple[Status, str]:
     """What an engine's failure is called, and its reason in words."""
     if isinstance(error, UnavailableError):
@@ -368,6 +360,4 @@ def _answer(worker: Worker, name: str, given: Mapping[str, Any]) -> dict[str, An
 
 
 if __name__ == "__main__":
-    _die_with_the_conductor()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    serve(int(sys.argv[1]), int(sys.argv[2]))
+    serve(*forked(socket.socket(fileno=int(sys.argv[1]))))

@@ -1,0 +1,141 @@
+"""Workers are forks of a server: who they are, how they end, and what becomes of them when it does."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import psutil
+import pytest
+
+from suites.harness.forkserver import Forked, ForkServer
+from suites.harness.protocol import WorkerError, encode
+
+LIMIT = 60.0
+
+
+class Line:
+    """The pipes of one worker, and the file of its errors."""
+
+    def __init__(self, folder: Path) -> None:
+        requests, self._write = os.pipe()
+        read, answers = os.pipe()
+        self._answers = os.fdopen(read, "rb")
+        self._theirs, self._folder = (requests, answers), folder
+
+    def connect(self, server: ForkServer) -> Line:
+        with (self._folder / "worker.err").open("wb") as errors:
+            try:
+                self.process: Forked = server.fork(*self._theirs, errors.fileno(), {}, LIMIT)
+            finally:
+                for file in self._theirs:
+                    os.close(file)
+        self.hello = json.loads(self._answers.readline())
+        return self
+
+    def ask(self, number: int, do: str, **given: object) -> dict[str, object]:
+        os.write(self._write, encode({"id": number, "do": do, **given}))
+        return json.loads(self._answers.readline())
+
+    def hang_up(self) -> None:
+        os.close(self._write)
+        self._write = -1
+
+    def close(self) -> None:
+        self._answers.close()
+        if self._write >= 0:
+            os.close(self._write)
+
+
+@pytest.fixture
+def line(tmp_path: Path) -> Iterator[Callable[..., Line]]:
+    """Makes workers that have said hello, and hangs up in the end."""
+    with ExitStack() as stack:
+
+        def made(server: ForkServer) -> Line:
+            new = Line(tmp_path)
+            stack.callback(new.close)
+            return new.connect(server)
+
+        yield made
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[ForkServer]:
+    made = ForkServer(sys.executable, tmp_path)
+    yield made
+    made.end()
+
+
+def gone(pid: int) -> bool:
+    end = time.monotonic() + 10
+    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def test_a_worker_is_a_process_of_its_own(server, line, tmp_path):
+    one, other = line(server), line(server)
+    assert one.hello["pid"] == one.process.pid != other.process.pid
+    assert os.getsid(one.process.pid) == one.process.pid
+    answer = one.ask(1, "start", folder=str(tmp_path), memory_bytes=None)
+    assert answer["answer"]["threads"] >= 1
+    assert psutil.Process(one.process.pid).parent() == psutil.Process(other.process.pid).parent()
+
+
+def test_the_server_has_used_nothing_that_a_fork_would_lose(server, line):
+    worker = line(server)
+    parent = psutil.Process(worker.process.pid).parent()
+    assert parent.num_threads() == 1
+    assert psutil.Process(worker.process.pid).num_threads() == 1
+
+
+def test_a_worker_whose_requests_end_ends_well_and_one_that_is_killed_says_by_what(server, line):
+    done, killed = line(server), line(server)
+    done.hang_up()
+    assert done.process.wait() == 0
+    killed.process.kill()
+    assert [killed.process.wait(), killed.process.wait()] == [-signal.SIGKILL, -signal.SIGKILL]
+    killed.process.kill()  # its number may be another's by now
+    assert line(server).hello["pid"] != killed.process.pid
+
+
+def test_workers_end_with_their_server_and_the_next_gets_a_new_one(server, line):
+    lost = line(server)
+    parent = psutil.Process(lost.process.pid).parent()
+    parent.kill()
+    assert gone(lost.process.pid)
+    with pytest.raises(WorkerError, match=r"worker killed by SIGKILL at 'fork'; perhaps the system ran out of memory"):
+        line(server)
+    again = line(server)
+    assert again.hello["pid"] == again.process.pid
+    assert lost.process.wait() == -signal.SIGKILL
+    lost.process.kill()
+    assert again.ask(1, "nothing")["refused"] == "failed"  # it lives
+
+
+def test_an_interpreter_that_cannot_be_a_worker_says_so(tmp_path, line):
+    other = tmp_path / "python"
+    other.write_text("#!/bin/sh\necho 'No module named torch' >&2\nexit 3\n")
+    other.chmod(0o755)
+    with pytest.raises(WorkerError, match="worker ended with status 3 at 'fork': No module named torch") as fault:
+        line(ForkServer(str(other), tmp_path))
+    assert fault.value.status == "crashed"
+
+
+def test_a_server_that_does_not_answer_is_ended(tmp_path):
+    other = tmp_path / "python"
+    other.write_text("#!/bin/sh\nexec sleep 600\n")
+    other.chmod(0o755)
+    server = ForkServer(str(other), tmp_path)
+    with pytest.raises(WorkerError, match=r"no answer to 'fork' within 0\.2 s") as fault:
+        server.fork(0, 1, 2, {}, 0.2)
+    assert fault.value.status == "timed out"
