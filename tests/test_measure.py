@@ -19,7 +19,7 @@ from suites.harness.clock import SHORTEST_SAMPLE_SECONDS
 from suites.harness.conductor import Conductor, Limits
 from suites.harness.contender import Contender
 from suites.harness.effort import EFFORTS
-from suites.harness.measure import Arm, Measuring, _is_open, measure
+from suites.harness.measure import Arm, Measuring, _is_open, _watched, measure
 from suites.harness.row import Row
 from tests.faulty import LOADER
 
@@ -299,4 +299,4 @@ def test_rounds_go_on_while_nothing_could_be_said(conductor, other, twin, expect
         Arm(who, conductor.worker(who), Row(who.label, samples=list(samples)))
         for who, samples in ((tape, [1.0] * 3), (graph, other), (tape.again(), twin))
     ]
-    assert _is_open(job, arms) is expected
+    assert _is_open(job, _watched(arms)) is expected

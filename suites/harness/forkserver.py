@@ -6,8 +6,9 @@
     process.wait()                                  # -9, as from `subprocess.Popen`
 
 Loading torch takes two seconds, and a session has some seventy workers. A fork has everything loaded and nothing used:
-the server makes no tensor, starts no thread and touches no GPU. All workers of a session then also have their libraries
-at the same addresses, which differ by chance from session to session.
+the server makes no tensor and touches no GPU, and the threads that OpenBLAS starts when it is loaded end before a fork,
+by its own doing. All workers of a session then also have their libraries at the same addresses, which differ by chance
+from session to session.
 
 It is asked over a socket, one JSON object a line, and answers in turn; a worker's three files travel beside the line:
 
@@ -180,7 +181,7 @@ def forked(channel: socket.socket) -> tuple[int, int]:
     _end_with_the_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     gc.collect()
-    gc.freeze()  # what was imported is gone through neither here nor by a worker, whose copy that would make
+    gc.freeze()  # no worker goes through what was imported, at each release
     while True:
         line, files = _receive(channel)
         if not line:

@@ -197,14 +197,14 @@ def _rounds_until_precise(job: Measuring, arms: Sequence[Arm]) -> None:
         spent = rounds >= effort.max_rounds or time.monotonic() - began >= budget
         if rounds < effort.min_rounds or not (spent or rounds >= look_at):
             continue
-        width = _widest(arms)
-        precise = width is None or width <= effort.precision
-        if spent or (precise and not _is_open(job, arms)):
-            why = "precise" if width is not None and precise else "budget"
-            _stop(arms, {"why": why, "rounds": rounds, "width": width, "wanted": effort.precision})
+        ratios = _watched(arms)
+        width = _widest(ratios)
+        enough = width <= effort.precision and not _is_open(job, ratios)
+        if spent or enough:
+            why = "precise" if enough and ratios else "budget"
+            _stop(arms, {"why": why, "rounds": rounds, "width": width if ratios else None, "wanted": effort.precision})
             return
-        wanted = (width or 0.0) / effort.precision
-        look_at = rounds * max(LEAST_GROWTH, SOONER * wanted**2)  # widths shrink as the root
+        look_at = rounds * max(LEAST_GROWTH, SOONER * (width / effort.precision) ** 2)  # widths shrink as the root
 
 
 def _fixed_rounds(job: Measuring, arms: Sequence[Arm], take: Callable[[Measuring, Arm], None]) -> None:
@@ -214,7 +214,8 @@ def _fixed_rounds(job: Measuring, arms: Sequence[Arm], take: Callable[[Measuring
     for number in range(1, wanted + 1):
         with _all_fresh(job, arms) if job.cell.cold else nullcontext():
             _round(job, next(orders), f"round {number} of {wanted}", take)
-    _stop(arms, {"why": "fixed", "rounds": wanted, "width": _widest(arms), "wanted": None})
+    ratios = _watched(arms)
+    _stop(arms, {"why": "fixed", "rounds": wanted, "width": _widest(ratios) if ratios else None, "wanted": None})
 
 
 @contextmanager
@@ -237,27 +238,28 @@ def _round(job: Measuring, order: Sequence[Arm], which: str, take: Callable[[Mea
             arm.row.positions.append(position)
 
 
-def _watched(arms: Sequence[Arm]) -> Iterator[tuple[Arm, Ratio]]:
-    """Everyone running but the baseline, with the ratio to it."""
+def _watched(arms: Sequence[Arm]) -> dict[str, Ratio]:
+    """The ratio to the baseline of everyone else who is running, by label."""
     running = [arm for arm in arms if arm.row.running]
     against = next((arm for arm in running if arm.contender.name == BASELINE), next(iter(running), None))
-    for arm in running:
-        ratio = None if arm is against or against is None else paired_ratio(arm.row.samples, against.row.samples)
-        if ratio is not None:
-            yield arm, ratio
+    others = [arm for arm in running if arm is not against]
+    ratios = {arm.contender.label: _between(arm.row, against.row) for arm in others if against is not None}
+    return {label: ratio for label, ratio in ratios.items() if ratio is not None}
 
 
-def _widest(arms: Sequence[Arm]) -> float | None:
-    """The widest interval of a ratio to the baseline; None where there is nothing to compare."""
-    return max((ratio.width for _, ratio in _watched(arms)), default=None)
+def _widest(ratios: Mapping[str, Ratio]) -> float:
+    """The width of the widest interval; 0 where there is nothing to compare."""
+    return max((ratio.width for ratio in ratios.values()), default=0.0)
 
 
-def _is_open(job: Measuring, arms: Sequence[Arm]) -> bool:
+def _is_open(job: Measuring, ratios: Mapping[str, Ratio]) -> bool:
     """Whether of some ratio to the baseline nothing could be said yet: an interval may be narrow, and lie badly."""
     twin = baseline(job.contenders).again().label
-    ratios = {arm.contender.label: ratio for arm, ratio in _watched(arms)}
-    control = ratios.pop(twin, None)
-    return any(verdict(ratio, control, job.effort.precision) == "cannot tell" for ratio in ratios.values())
+    return any(
+        verdict(ratio, ratios.get(twin), job.effort.precision) == "cannot tell"
+        for label, ratio in ratios.items()
+        if label != twin
+    )
 
 
 def _stop(arms: Sequence[Arm], facts: dict[str, Any]) -> None:

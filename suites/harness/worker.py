@@ -93,7 +93,6 @@ class Worker:
         if given["memory_bytes"] is not None:
             _limit_memory(given["memory_bytes"])
         whole_float32()
-        gc.freeze()  # what was imported is not gone through at each release
         return {"allocator": keep_freed_memory(), "threads": torch.get_num_threads()}
 
     def prepare(self, given: Given) -> Answer:
