@@ -139,3 +139,11 @@ def test_a_server_that_does_not_answer_is_ended(tmp_path):
     with pytest.raises(WorkerError, match=r"no answer to 'fork' within 0\.2 s") as fault:
         server.fork(0, 1, 2, {}, 0.2)
     assert fault.value.status == "timed out"
+
+
+def test_a_worker_that_cannot_be_asked_for_says_why(server, line):
+    line(server)
+    with pytest.raises(WorkerError, match="cannot ask for a worker: Bad file descriptor") as fault:
+        server.fork(-1, -1, -1, {}, LIMIT)
+    assert fault.value.status == "failed"
+    assert line(server).hello["pid"] > 0  # by the next server

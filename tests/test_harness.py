@@ -114,6 +114,10 @@ def ratio(low, value, high):
     return statistics.Ratio(value, low, high, 0.95, 30)
 
 
+def turned_over(found):
+    return found and ratio(1.0 / found.high, 1.0 / found.value, 1.0 / found.low)
+
+
 @pytest.mark.parametrize(
     ("found", "control", "claim"),
     [
@@ -123,6 +127,7 @@ def ratio(low, value, high):
         (ratio(1.002, 1.004, 1.006), None, "no difference"),
         (ratio(1.005, 1.015, 1.025), None, "cannot tell"),
         (ratio(1.012, 1.015, 1.018), None, "slower"),
+        (ratio(1.0101, 1.015, 1.018), None, "slower"),
         (ratio(0.982, 0.985, 0.988), None, "faster"),
         (ratio(0.95, 1.0, 1.05), None, "cannot tell"),
         (ratio(1.002, 1.004, 1.006), ratio(0.99, 1.0, 1.01), "no difference"),
@@ -137,6 +142,8 @@ def ratio(low, value, high):
 )
 def test_a_difference_is_claimed_only_beyond_the_margin_and_beyond_the_control(found, control, claim):
     assert statistics.verdict(found, control, margin=0.01) == claim
+    other_way = {"slower": "faster", "faster": "slower"}.get(claim, claim)
+    assert statistics.verdict(turned_over(found), turned_over(control), margin=0.01) == other_way
 
 
 def test_the_controls_together_give_false_alarms_and_the_smallest_effect():

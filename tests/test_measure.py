@@ -166,13 +166,16 @@ def test_samples_are_long_enough_for_the_clock_and_warm_ups_are_kept(conductor):
     assert rows["right"].calls_per_sample > rows["3 ms"].calls_per_sample
 
 
-def test_rounds_stop_when_the_interval_is_narrow_or_the_budget_is_spent_and_say_which(conductor):
+def test_rounds_stop_when_the_interval_is_narrow_or_the_budget_is_spent_and_say_which(conductor, monkeypatch):
     precise = rows_of(conductor, ["3 ms", "3 ms + 3 %"], effort=replace(QUICK, precision=0.1))["3 ms"]
     assert precise.stopped["why"] == "precise"
     assert precise.stopped["width"] <= precise.stopped["wanted"] == 0.1
     spent = rows_of(conductor, ["3 ms", "right"], effort=replace(BRIEF, precision=1e-9, max_rounds=12))["right"]
     assert spent.stopped["why"] == "budget"
     assert spent.stopped["rounds"] == len(spent.samples) == 12
+    monkeypatch.setattr("suites.harness.measure._is_open", lambda *_: True)
+    untold = rows_of(conductor, ["3 ms", "right"], effort=replace(BRIEF, precision=1e9, max_rounds=12))["right"]
+    assert (untold.stopped["why"], untold.stopped["rounds"]) == ("budget", 12)
     fixed = rows_of(conductor, ["3 ms", "right"], replace(CELL, rounds=4))["right"]
     assert (fixed.stopped["why"], len(fixed.samples)) == ("fixed", 4)
 

@@ -115,8 +115,11 @@ class ForkServer:
         except TimeoutError:
             self.end()
             raise WorkerError("timed out", f"no answer to 'fork' within {limit_seconds:g} s") from None
-        except OSError:
+        except (BrokenPipeError, ConnectionResetError):
             raise self._died() from None
+        except OSError as error:  # such as too many open files
+            self.end()
+            raise WorkerError("failed", f"cannot ask for a worker: {error.strerror}") from None
         except BaseException:
             self.end()
             raise
