@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from engines.peers.torch_eager import TorchEager
 from engines.tape.engine import TapeEngine
 from suites.harness import agreement, clock, progress, statistics
 from suites.harness.cell import Cell
@@ -72,10 +73,29 @@ def test_the_tolerance_is_twice_eager_s_error_plus_a_little():
     assert 0 <= found.error <= found.allowed < 1e-5
 
 
+def test_a_sum_within_a_rounding_of_zero_may_be_let_through_or_not_and_no_more_is_excused():
+    halfway = (("keep_rate", 0.5),)  # ResNet-32: every gradient depends on what some relu lets through
+    cell = Cell("branches", "block_drop", "loss_and_grad", 16, knobs=halfway)
+    task = cell.checked_task()
+    others = [
+        agreement._nudged(task, seed) for seed in range(agreement.NUDGES, 2 * agreement.NUDGES)
+    ]  # not the judge's
+    for name, values in task.parameters.items():
+        moved = np.abs(others[0].parameters[name] - values)
+        assert moved.any()
+        assert (moved <= np.spacing(np.abs(values))).all()
+    runs = [agreement._results(TorchEager().prepare(other), other) for other in others]
+    found = [agreement.judge(run, cell) for run in runs]
+    assert {one.verdict for one in found} == {"agrees"}
+    assert agreement.NUDGED in {one.reference for one in found}  # one run of eager would have refused it
+    runs[0]["grad.block13.first.shift"][0] += 1e-2
+    assert agreement.judge(runs[0], cell).verdict == "wrong"
+
+
 def judged(monkeypatch, found, wanted, eager):
     """The verdict on one tensor."""
     monkeypatch.setattr(agreement, "_reference", lambda cell: {"loss": np.array(wanted)})
-    monkeypatch.setattr(agreement, "_eager_errors", lambda cell: {"loss": eager})
+    monkeypatch.setattr(agreement, "_eager_errors", lambda cell, nudges=0: {"loss": eager})
     return agreement.judge({"loss": np.array(found)}, IMAGES)
 
 
