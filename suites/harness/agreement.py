@@ -87,7 +87,8 @@ def _nudged(task: Task, seed: int) -> Task:
 
     def nudge(values: Array) -> Array:
         up = deal.integers(2, size=values.shape, dtype=bool)
-        return np.nextafter(values, np.where(up, np.inf, -np.inf).astype(values.dtype))
+        moved: Array = np.nextafter(values, np.where(up, np.inf, -np.inf).astype(values.dtype))
+        return moved
 
     return replace(task, parameters={name: nudge(values) for name, values in task.parameters.items()})
 
