@@ -30,6 +30,8 @@ class Frames:
 
     def take(self) -> Frame:
         """Views of an arena that nobody uses, a new one if need be."""
+        if not self._slots:
+            return ()
         try:
             return self._waiting.pop()  # one step for the interpreter, so no two threads get the same
         except IndexError:
@@ -48,8 +50,6 @@ class Frames:
         return len(self._waiting)
 
     def _new(self) -> Frame:
-        if not self._slots:
-            return ()
         arena = torch.empty(self._arena_bytes, dtype=torch.uint8)
         return tuple(_view(arena, slot) for slot in self._slots)
 

@@ -163,6 +163,7 @@ def bound(function: Callable[..., int], body: Graph, name: str) -> Function:
     in_place = bool(body.donated)
     aliases = [updated.get(var, 0) for var in body.outputs.values()]
     pack = struct.Struct(f"{given_count + len(results)}P").pack  # several times as fast as an array by ctypes
+    address = torch.Tensor.data_ptr
     nowhere = (None,) * len(results)
     new_like = torch.empty_like
 
@@ -200,7 +201,7 @@ def bound(function: Callable[..., int], body: Graph, name: str) -> Function:
             else new_like(result, memory_format=torch.contiguous_format)
             for result, alias, place in zip(results, aliases, out, strict=True)
         ]
-        status = function(pack(*[t.data_ptr() for t in given], *[t.data_ptr() for t in outputs]))
+        status = function(pack(*map(address, (*given, *outputs))))
         if status == OUTSIDE:  # of which torch's kernel would not take notice
             first = body.nodes[0]
             raise EngineError(
