@@ -2,6 +2,9 @@
 
 Its namespace holds torch's native calls with nothing in between, so nothing slows it that does not slow a plain
 `torch.nn.Module`.
+
+`torch.optim` loads all of torch's compiler when an optimiser is first made, which takes a second. Loading is held
+against no engine, so that is loaded here, with the rest.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch._dynamo
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
