@@ -34,8 +34,6 @@ from suites.harness.measure import Measuring, measure
 from suites.test_attribution import contender, measure_cell
 from tests.faulty import LOADER
 
-pytestmark = pytest.mark.alone
-
 CELL = Cell("attribution", "lenet5", "step", 2)
 WALK, WITHOUT, WITH = walk("cpu"), left_out("cpu"), put_in(CELL)
 SWITCHES, FULL = WALK[1:], WALK[-1]

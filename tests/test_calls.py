@@ -22,8 +22,6 @@ from engines.value import EngineError
 from suites.workloads import load_workload
 from tests.programs import assert_near, spec, tensor, traced
 
-pytestmark = pytest.mark.alone
-
 LOWERINGS: Mapping[str, Callable[[Any], Any]] = {"kernels": inline, "C": lambda graph: graph}
 
 CALLS, ROUNDS = 10_000, 3

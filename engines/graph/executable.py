@@ -48,16 +48,14 @@ def _checker(specs: Sequence[Spec]) -> Callable[..., bool]:
 
     Made from source text, as in `collections.namedtuple`: a loop over the specs takes half as long again, at each call.
     """
-    tests, scope = [], dict[str, Any]()
-    for i, spec in enumerate(specs):
-        here = f"x{i}.is_cpu" if spec.device == "cpu" else f"x{i}.device == device_{i}"
-        tests.append(f"x{i}.shape == shape_{i} and x{i}.dtype is dtype_{i} and {here}")
-        scope |= {
-            f"shape_{i}": torch.Size(spec.shape),
-            f"dtype_{i}": spec.dtype,
-            f"device_{i}": torch.device(spec.device),
-        }
     names = [f"x{i}" for i in range(len(specs))]
+    tests: list[str] = []
+    scope: dict[str, Any] = {}
+    for x, spec in zip(names, specs, strict=True):
+        scope |= {f"shape_{x}": torch.Size(spec.shape), f"dtype_{x}": spec.dtype}
+        scope[f"device_{x}"] = torch.device(spec.device)
+        here = f"{x}.is_cpu" if spec.device == "cpu" else f"{x}.device == device_{x}"  # is_cpu makes no new object
+        tests.append(f"{x}.shape == shape_{x} and {x}.dtype is dtype_{x} and {here}")
     exec(f"def alike({', '.join(names)}):\n    return {' and '.join(tests) or True}", scope)  # noqa: S102
     checker: Callable[..., bool] = scope["alike"]
     return checker

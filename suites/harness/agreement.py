@@ -28,7 +28,8 @@ TOLERANCE = {"float64": 1e-12, "float32": 1e-5, "float16": 1e-2, "bfloat16": 4e-
 """As root mean square relative to the reference; some tens of roundings of the dtype."""
 REFERENCE = "float64 torch autograd"
 NUDGES = 16
-"""Runs of eager on nudged parameters. A sum that a nudge may turn over stays as it is in all of them once in 65,536."""
+"""Runs of eager on nudged parameters. What a nudge turns over half the time stays as it is in all of them once in
+65,536; what it turns over one time in ten, once in five."""
 NUDGED = f"{REFERENCE}, eager's error the largest over {NUDGES} nudges of the parameters' last place"
 PREFIX = "="  # no parameter of numpy.savez is called so
 KEY = step_key(seed=0, step=0)
