@@ -20,7 +20,7 @@ ONE_PROCESS = (
     "layout of memory, is in no interval."
 )
 OWN_PROCESS = (
-    "An engine has one process for all rounds of a run. What changes from process to process, such as the layout of "
+    "An engine has one process for all rounds of a cell. What changes from process to process, such as the layout of "
     "memory, is in no interval."
 )
 KEPT_MEMORY = (

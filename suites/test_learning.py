@@ -44,7 +44,6 @@ class RemoteTraining:
         """See `Training.accuracy`; the last that is asked of it."""
         found: dict[str, Any] = self._worker.ask("accuracy")
         self._row.counters = found["counters"]
-        self._worker.ask("release")
         return float(found["accuracy"])
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 import random
 import time
 from typing import ClassVar
@@ -13,6 +12,7 @@ import pytest
 import torch
 
 from suites.harness import clock, progress, statistics
+from suites.harness.cell import Cell
 from suites.harness.deal import blocks
 from suites.harness.rest import rest
 from suites.harness.warming import WINDOW, warm_up

@@ -20,7 +20,10 @@ from suites.harness.conductor import Conductor, Limits
 from suites.harness.contender import Contender
 from suites.harness.effort import EFFORTS
 from suites.harness.measure import Arm, Measuring, _is_open, _watched, measure
+from suites.harness.overhead import ENDED
+from suites.harness.progress import Progress
 from suites.harness.row import Row
+from suites.harness.session import Session, Wanted
 from tests.faulty import LOADER
 
 pytestmark = pytest.mark.alone
@@ -228,7 +231,7 @@ def test_the_log_proves_the_order_of_execution():
     tape = [event.what for event in log if event.worker == "tape"]
     stages = [what for number, what in enumerate(tape) if what not in tape[:number]]
     assert stages == [
-        "start", "prepare", "results", "first_call", "warm_up", "sample", "split", "counters", "release", "memory",
+        "start", "prepare", "results", "first_call", "warm_up", "sample", "split", "counters", "memory",
     ]  # fmt: skip
     order = {what: [e.began_seconds for e in log if e.what == what] for what in (*stages, "judge")}
     for before, after in (("results", "judge"), ("judge", "first_call"), ("warm_up", "sample"), ("sample", "memory")):
@@ -237,6 +240,20 @@ def test_the_log_proves_the_order_of_execution():
     assert memory.pid not in {event.pid for event in log if event.what == "sample"}
     for one, next_one in pairwise(log):
         assert one.began_seconds + one.took_seconds <= next_one.began_seconds + 1e-3 or next_one.what == "start"
+
+
+def test_each_cell_begins_with_new_processes_and_the_judge_stays():
+    with Conductor() as conductor:
+        session = Session(BRIEF, Progress(2, None), conductor)
+        for cell in (CELL, replace(CELL, batch_size=2)):
+            session.wanted = [Wanted(name, name, cell, Contender(name)) for name in ("tape", "torch_eager")]
+            assert session.row(cell, Contender("tape"), measure).status == "measured"
+            assert conductor.worker(Contender("tape")).pid == 0
+        log = list(conductor.log)
+    ended = next(number for number, event in enumerate(log) if event.what == ENDED)
+    first, second = ({(event.worker, event.pid) for event in part} for part in (log[:ended], log[ended:]))
+    assert {who for who, _ in first & second} == {"conductor", "judge"}
+    assert {"tape", "torch_eager", "tape again"} < {who for who, _ in first} == {who for who, _ in second}
 
 
 def test_a_worker_tells_who_it_is_and_what_becomes_of_freed_memory(conductor):

@@ -35,7 +35,7 @@ def test_own_time_is_what_lies_between_answers_and_the_next_request():
         asked(12.0, 1.0, "sample"),
         asked(13.125, 1.0, "sample"),
         asked(14.25, 0.75, "sample"),
-        asked(15.5, 0.5, "release"),
+        asked(15.5, 0.5, "counters"),
         noted(16.5, "store", "one"),
         noted(17.0, ENDED, "one"),
         noted(20.0, BEGUN, "two"),

@@ -5,7 +5,8 @@
         worker.ask("prepare", cell=..., contender=...)
 
 It computes nothing itself, so that while a worker is timed this process sleeps on a pipe. Workers come from one fork
-server for each interpreter.
+server for each interpreter, and work on one cell each: what a process has done before makes it faster or slower by some
+per cent, and no two engines of a session have done the same.
 """
 
 from __future__ import annotations
@@ -209,11 +210,12 @@ class Conductor:
     limits: Limits = field(default_factory=Limits)
     log: list[Event] = field(default_factory=list)
     _workers: dict[Contender, Worker] = field(default_factory=dict)
+    _judge: Worker | None = None
     _servers: dict[str, ForkServer] = field(default_factory=dict)
     _folder: Path | None = None
 
     def worker(self, contender: Contender) -> Worker | Guest:
-        """The contender's worker, kept for the session, or its place in the one of its room."""
+        """The contender's worker, the same until `end_cell`, or its place in the one of its room."""
         if contender.room:
             host = Contender(contender.room, python=contender.python, collector=contender.collector)
             return Guest(contender, self._own(host))
@@ -243,8 +245,10 @@ class Conductor:
 
     @property
     def judge(self) -> Worker:
-        """The worker that holds results against the reference."""
-        return self._own(Contender("judge", python=sys.executable))
+        """The worker that holds results against the reference, kept for the session: it is never timed."""
+        if self._judge is None:
+            self._judge = self._made(Contender("judge", python=sys.executable), {})
+        return self._judge
 
     @property
     def folder(self) -> Path:
@@ -270,13 +274,20 @@ class Conductor:
         return spent
 
     def settings(self) -> dict[str, dict[str, Any]]:
-        """What each worker of the session said of itself when it started: its allocator's policy, its threads."""
-        return {who.label: {**worker.facts, "variables": FIXED} for who, worker in self._workers.items()}
+        """What each contender's last worker said of itself when it started: its allocator's policy, its threads."""
+        workers = [*self._workers.values(), *([self._judge] if self._judge is not None else [])]
+        return {worker.contender.label: {**worker.facts, "variables": FIXED} for worker in workers}
+
+    def end_cell(self) -> None:
+        """End every worker but the judge: the next cell begins with new ones, all of the same age."""
+        for worker in self._workers.values():
+            worker.end()
 
     def close(self) -> None:
         """End every worker and remove the folder."""
-        for worker in self._workers.values():
-            worker.end()
+        self.end_cell()
+        if self._judge is not None:
+            self._judge.end()
         for server in self._servers.values():
             server.end()
         if self._folder is not None:

@@ -5,7 +5,7 @@
     process.kill()
     process.wait()                                  # -9, as from `subprocess.Popen`
 
-Loading torch takes two seconds, and a session has some seventy workers. A fork has everything loaded and nothing used:
+Loading torch takes three seconds, and a session has hundreds of workers. A fork has everything loaded and nothing used:
 the server makes no tensor and touches no GPU, and the threads that OpenBLAS starts when it is loaded end before a fork,
 by its own doing. All workers of a session then also have their libraries at the same addresses, which differ by chance
 from session to session.
@@ -184,7 +184,7 @@ def forked(channel: socket.socket) -> tuple[int, int]:
     _end_with_the_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     gc.collect()
-    gc.freeze()  # no worker goes through what was imported, at each release
+    gc.freeze()  # no worker's collector goes through what was imported
     while True:
         line, files = _receive(channel)
         if not line:

@@ -86,7 +86,7 @@ def measure(job: Measuring) -> dict[str, Row]:
         _fixed_rounds(job, arms, _sample)
     else:
         _rounds_until_precise(job, arms)
-    for stage in (_split, _counters, _release):
+    for stage in (_split, _counters):
         for arm in arms:
             _attempt(job, arm, stage)
     return finish(job, [arm.row for arm in arms])
@@ -280,12 +280,6 @@ def _counters(job: Measuring, arm: Arm) -> None:
         typical = totals[len(totals) // 2]  # medians phase by phase would not add up
         arm.row.phases, total = typical["phases"], typical["total_seconds"]
         arm.row.phases_check = closing(arm.row.phases, total)
-
-
-def _release(job: Measuring, arm: Arm) -> None:
-    arm.worker.ask("release")
-    if job.cell.quantity == "construct" and job.cell.rounds is not None:
-        arm.worker.end()  # what was built in its hundred thousands leaves a scattered heap, which slows later cells
 
 
 def _each_fresh(job: Measuring) -> dict[str, Row]:

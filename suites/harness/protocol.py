@@ -25,7 +25,6 @@ Requests, in the order in which a cell asks for them (`worker.py` has one method
     train        one epoch of training on digits
     accuracy     test accuracy of what was trained
     stream       a stream of batches that change in shape, twice, from empty caches
-    release      forget the cell, free what it held
 
 Where several contenders share a process, a request also names the `guest` that is meant.
 

@@ -56,7 +56,10 @@ class Session:
             contenders = [one.contender for one in self.wanted if one.cell == cell] or [contender]
             job = Measuring(self.conductor, cell, contenders, self.effort, self.progress.show)
             self.conductor.note(BEGUN, group_of(cell))
-            self._rows[cell] = how(job)
+            try:
+                self._rows[cell] = how(job)
+            finally:
+                self.conductor.end_cell()
             self.conductor.note(ENDED, group_of(cell))
             self._keep_control(cell, self._rows[cell])
             self.progress.finish_cell()

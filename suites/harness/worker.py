@@ -8,6 +8,7 @@ What it may be asked, and how, stands in `protocol.py`. Everything that is timed
 from __future__ import annotations
 
 import gc
+import importlib
 import os
 import platform
 import resource
@@ -15,6 +16,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +25,7 @@ import torch
 
 from engines.engine import DynamicProgram, Engine, Placed, Program, Task
 from engines.ops.random import step_key
+from engines.registry import ENGINES
 from engines.value import UnavailableError
 from suites.harness.agreement import judge, load_arrays, results, save_arrays
 from suites.harness.cell import Cell, cell_from
@@ -200,13 +203,6 @@ class Worker:
         cell, _, engine = _identity(given)
         return asdict(pass_twice(cell, engine))
 
-    def release(self, given: Given) -> Answer:
-        """Forget the cell and free what it held."""
-        self._ready.pop(self.guest, None)
-        self._training = None
-        _give_back()
-        return {}
-
 
 HANDLERS: Mapping[str, Handler] = {
     handler.__name__: handler
@@ -225,7 +221,6 @@ HANDLERS: Mapping[str, Handler] = {
         Worker.train,
         Worker.accuracy,
         Worker.stream,
-        Worker.release,
     )
 }
 """Everything that a worker can be asked, by name."""
@@ -312,11 +307,10 @@ def whole_float32() -> None:
 
 
 def _give_back() -> None:
-    """Free what nobody holds any more, on a GPU too. A process that has not used one leaves it alone."""
+    """Free what nobody holds any more, on a GPU."""
     gc.collect()
-    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        torch.cuda.synchronize()
-        torch.cuda.empty_cache()
+    torch.cuda.synchronize()
+    torch.cuda.empty_cache()
 
 
 def _limit_memory(most_bytes: int) -> None:
@@ -358,5 +352,13 @@ def _answer(worker: Worker, name: str, given: Mapping[str, Any]) -> dict[str, An
         return {"refused": status, "reason": reason}
 
 
+def load_engines() -> None:
+    """Import every engine that is there, so that no worker is slowed, or charged with it, by loading its own."""
+    for row in ENGINES.values():
+        with suppress(ImportError):  # said to whoever asks for that engine
+            importlib.import_module(row.module)
+
+
 if __name__ == "__main__":
+    load_engines()
     serve(*forked(socket.socket(fileno=int(sys.argv[1]))))
