@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -147,3 +148,21 @@ def test_a_worker_that_cannot_be_asked_for_says_why(server, line):
         server.fork(-1, -1, -1, {}, LIMIT)
     assert fault.value.status == "failed"
     assert line(server).hello["pid"] > 0  # by the next server
+
+
+def test_nothing_that_the_server_loads_asks_for_a_gpu():
+    """Once CUDA has been asked, no fork can use it."""
+    text = """
+import torch
+
+def refuse(*_, **__):
+    raise AssertionError("asked for a GPU")
+
+for name in ("is_available", "device_count", "current_device", "init", "_lazy_init"):
+    setattr(torch.cuda, name, refuse)
+for name in ("is_available", "device_count", "current_accelerator"):
+    setattr(torch.accelerator, name, refuse)
+from suites.harness.worker import load_engines
+load_engines()
+"""
+    subprocess.run([sys.executable, "-c", text], check=True, timeout=LIMIT)

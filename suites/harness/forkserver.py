@@ -36,8 +36,9 @@ from typing import Any
 from suites.harness.protocol import WorkerError, encode
 
 ROOT = Path(__file__).resolve().parents[2]
-FIXED = {"PYTHONHASHSEED": "0"}
-"""Variables of every worker. Where names fall in Python's tables moves small calls by some per cent, at random."""
+FIXED = {"PYTHONHASHSEED": "0", "PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
+"""Variables of every worker. Where names fall in Python's tables moves small calls by some per cent, at random. And
+whoever asks torch whether there is a GPU is not to begin using it: no fork of that process could."""
 
 CHUNK_BYTES = 1 << 16
 FILES = 3
