@@ -6,7 +6,7 @@ function = bound_loop(library.loop_0, node, "loop_0")
 
 from __future__ import annotations
 
-import ctypes
+import struct
 from collections.abc import Callable
 
 import torch
@@ -26,7 +26,7 @@ PAST_LIMIT = 1
 def bound_loop(function: Callable[..., int], node: Node, name: str) -> Function:
     """What to call for the node of a loop. C trusts shapes, which are the same at every call, so one look is enough."""
     specs = [var.spec for var in node.outputs]
-    pointers = ctypes.c_void_p * (len(node.inputs) + len(specs))
+    pack = struct.Struct(f"{len(node.inputs) + len(specs)}P").pack
     on_kernels = [_on_kernels(part) for part in node.attrs["body"]]
     checked = False
 
@@ -37,7 +37,7 @@ def bound_loop(function: Callable[..., int], node: Node, name: str) -> Function:
             checked = True
         given = tuple([tensor if tensor.is_contiguous() else tensor.contiguous() for tensor in given])
         outputs = tuple([torch.empty(spec.shape, dtype=spec.dtype) for spec in specs])
-        status = function(pointers(*[t.data_ptr() for t in given], *[t.data_ptr() for t in outputs]))
+        status = function(pack(*map(torch.Tensor.data_ptr, (*given, *outputs))))
         if status == PAST_LIMIT:
             raise past_limit(node.attrs["limit"], node.where)
         if status == OUTSIDE:  # the kernels say which
