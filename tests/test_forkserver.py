@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from suites.harness.contender import Contender
 from suites.harness.forkserver import Forked, ForkServer
 from suites.harness.protocol import WorkerError, encode
 
@@ -150,6 +151,18 @@ def test_a_worker_that_cannot_be_asked_for_says_why(server, line):
     assert line(server).hello["pid"] > 0  # by the next server
 
 
+def test_workers_have_imported_what_their_server_was_told_to_as_far_as_it_is_there(line, tmp_path, monkeypatch):
+    told = "import os, pathlib; pathlib.Path(__file__).with_name('pid').write_text(str(os.getpid()))"
+    (tmp_path / "its_own.py").write_text(told)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    modules = ("no.such.module", Contender("mine", loader="its_own:make").module)
+    server = ForkServer(sys.executable, tmp_path, modules)
+    worker = line(server)
+    assert (tmp_path / "pid").read_text() == str(psutil.Process(worker.hello["pid"]).ppid())
+    server.end()
+    assert Contender("graph+collector", engine="graph").module == "engines.graph.engine"
+
+
 def test_nothing_that_the_server_loads_asks_for_a_gpu():
     """Once CUDA has been asked, no fork can use it."""
     text = """
@@ -162,7 +175,8 @@ for name in ("is_available", "device_count", "current_device", "init", "_lazy_in
     setattr(torch.cuda, name, refuse)
 for name in ("is_available", "device_count", "current_accelerator"):
     setattr(torch.accelerator, name, refuse)
-from suites.harness.worker import load_engines
-load_engines()
+from engines.registry import ENGINES
+from suites.harness.worker import load
+load([row.module for row in ENGINES.values()])
 """
     subprocess.run([sys.executable, "-c", text], check=True, timeout=LIMIT)

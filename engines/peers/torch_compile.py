@@ -11,6 +11,7 @@ program starts with nothing compiled in this process, as in a script of its own;
 
 from __future__ import annotations
 
+import importlib
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -28,6 +29,10 @@ from engines.ops import bare_kernel
 from engines.ops.random import step_key
 from engines.peers.torch_eager import TorchEagerProgram, native_ops
 from engines.value import EngineError, UnavailableError
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", DeprecationWarning)  # of torch's own making
+    importlib.import_module("torch._inductor.compile_fx")  # or the first compilation would load it, and be charged
 
 
 def _traceable(op: Op) -> Callable[..., Any]:

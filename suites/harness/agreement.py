@@ -20,12 +20,13 @@ import numpy as np
 
 from engines.engine import Array, Program, Task
 from engines.ops.random import step_key
-from engines.peers.torch_eager import TorchEager
+from engines.registry import load_engine
 from suites.harness.cell import Cell
 
 MULTIPLE_OF_EAGER = {"float64": 2.0, "float32": 2.0, "float16": 3.0, "bfloat16": 3.0}
 TOLERANCE = {"float64": 1e-12, "float32": 1e-5, "float16": 1e-2, "bfloat16": 4e-2}
 """As root mean square relative to the reference; some tens of roundings of the dtype."""
+EAGER = "torch_eager"
 REFERENCE = "float64 torch autograd"
 NUDGES = 16
 """Runs of eager on nudged parameters. What a nudge turns over half the time stays as it is in all of them once in
@@ -70,7 +71,7 @@ def _results(program: Program, task: Task) -> dict[str, Array]:
 @lru_cache(maxsize=2)
 def _reference(cell: Cell) -> Mapping[str, Array]:
     task = cell.checked_task("float64")
-    return _results(TorchEager().prepare(task), task)
+    return _results(load_engine(EAGER).prepare(task), task)
 
 
 @lru_cache(maxsize=2)
@@ -78,7 +79,7 @@ def _eager_errors(cell: Cell, nudges: int = 0) -> Mapping[str, float]:
     """Eager's relative error by name; with nudges, the largest of as many more runs."""
     task = cell.checked_task()
     tasks = (task, *(_nudged(task, seed) for seed in range(nudges)))
-    runs = [_results(TorchEager().prepare(one), one) for one in tasks]
+    runs = [_results(load_engine(EAGER).prepare(one), one) for one in tasks]
     return {name: max(relative_error(run[name], wanted) for run in runs) for name, wanted in _reference(cell).items()}
 
 

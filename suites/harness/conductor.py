@@ -17,7 +17,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -205,9 +205,13 @@ class Guest:
 
 @dataclass
 class Conductor:
-    """Every worker of a session, by contender; `log` is all that they were asked, in order."""
+    """Every worker of a session, by contender; `log` is all that they were asked, in order.
+
+    `modules` are what all workers have imported from the start, set before the first is asked for.
+    """
 
     limits: Limits = field(default_factory=Limits)
+    modules: Sequence[str] = ()
     log: list[Event] = field(default_factory=list)
     _workers: dict[Contender, Worker] = field(default_factory=dict)
     _judge: Worker | None = None
@@ -240,7 +244,7 @@ class Conductor:
     def _made(self, contender: Contender, variables: Mapping[str, str]) -> Worker:
         python = contender.python
         if python not in self._servers:
-            self._servers[python] = ForkServer(python, self.folder)
+            self._servers[python] = ForkServer(python, self.folder, self.modules)
         return Worker(contender, self._servers[python], self.folder, self.limits, self.log, variables)
 
     @property

@@ -44,6 +44,12 @@ class Contender:
     yardstick: bool = False
 
     @property
+    def module(self) -> str:
+        """What must be imported to make the engine."""
+        row = ENGINES.get(self.engine or self.name)
+        return row.module if self.loader == LOADER and row is not None else self.loader.partition(":")[0]
+
+    @property
     def label(self) -> str:
         """Its name, with a mark where it is the control."""
         return f"{self.name} {TWIN}" if self.twin else self.name

@@ -5,7 +5,7 @@
     process.kill()
     process.wait()                                  # -9, as from `subprocess.Popen`
 
-Loading torch takes three seconds, and a session has hundreds of workers. A fork has everything loaded and nothing used:
+Loading torch and engines takes seconds, and a session has hundreds of workers. A fork has all loaded and nothing used:
 the server makes no tensor and touches no GPU, and the threads that OpenBLAS starts when it is loaded end before a fork,
 by its own doing. All workers of a session then also have their libraries at the same addresses, which differ by chance
 from session to session.
@@ -28,7 +28,7 @@ import platform
 import signal
 import socket
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,10 +49,14 @@ PR_SET_PDEATHSIG = 1
 
 
 class ForkServer:
-    """The conductor's side: one interpreter's server, started when first needed, and again after it died."""
+    """The conductor's side: one interpreter's server, started when first needed, and again after it died.
 
-    def __init__(self, python: str, folder: Path) -> None:
+    It has imported these `modules`, as far as they are there.
+    """
+
+    def __init__(self, python: str, folder: Path, modules: Sequence[str] = ()) -> None:
         self._python = python
+        self._modules = modules
         self._errors = folder / f"{id(self):x}.err"
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: socket.socket | None = None
@@ -88,7 +92,7 @@ class ForkServer:
         with theirs, self._errors.open("wb") as errors:
             try:
                 self._process = subprocess.Popen(
-                    [self._python, "-m", "suites.harness.worker", str(theirs.fileno())],
+                    [self._python, "-m", "suites.harness.worker", str(theirs.fileno()), *self._modules],
                     stdin=subprocess.DEVNULL,
                     stdout=errors,
                     stderr=errors,

@@ -1,6 +1,6 @@
 """A worker: one engine in one process, doing what the conductor asks of it.
 
-    python -m suites.harness.worker CHANNEL_FD          # the fork server: a process that becomes them all
+    python -m suites.harness.worker CHANNEL_FD MODULE...    # the fork server: a process that becomes them all
 
 What it may be asked, and how, stands in `protocol.py`. Everything that is timed is timed here, and nothing else runs.
 """
@@ -15,7 +15,7 @@ import resource
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,7 +25,6 @@ import torch
 
 from engines.engine import DynamicProgram, Engine, Placed, Program, Task
 from engines.ops.random import step_key
-from engines.registry import ENGINES
 from engines.value import UnavailableError
 from suites.harness.agreement import judge, load_arrays, results, save_arrays
 from suites.harness.cell import Cell, cell_from
@@ -352,13 +351,13 @@ def _answer(worker: Worker, name: str, given: Mapping[str, Any]) -> dict[str, An
         return {"refused": status, "reason": reason}
 
 
-def load_engines() -> None:
-    """Import every engine that is there, so that no worker is slowed, or charged with it, by loading its own."""
-    for row in ENGINES.values():
+def load(modules: Iterable[str]) -> None:
+    """Import what workers will need, so that none waits for it, or is charged with it."""
+    for name in modules:
         with suppress(ImportError):  # said to whoever asks for that engine
-            importlib.import_module(row.module)
+            importlib.import_module(name)
 
 
 if __name__ == "__main__":
-    load_engines()
+    load(sys.argv[2:])
     serve(*forked(socket.socket(fileno=int(sys.argv[1]))))
