@@ -11,7 +11,6 @@ program starts with nothing compiled in this process, as in a script of its own;
 
 from __future__ import annotations
 
-import importlib
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -32,7 +31,7 @@ from engines.value import EngineError, UnavailableError
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)  # of torch's own making
-    importlib.import_module("torch._inductor.compile_fx")  # or the first compilation would load it, and be charged
+    import torch._inductor.compile_fx  # or the first compilation would load it, and be charged
 
 
 def _traceable(op: Op) -> Callable[..., Any]:
