@@ -26,9 +26,9 @@ tables: $(READY)  ## write anew what the page says of writing models and of mist
 report: $(READY)  ## write the page again from the newest stored run
 	@$(BIN)/python -m report --results $(RESULTS) --output $(PAGE)
 
-test: $(READY)  ## run the tests, and every benchmark once, untimed; what measures runs alone
-	@OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -q -n auto --dist loadfile -m "not alone"
-	@$(BIN)/python -m pytest -q -m alone
+test: $(READY)  ## run the tests, and every benchmark once, untimed; what measures runs by itself
+	@OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -q -n auto --dist loadfile tests --ignore tests/alone
+	@$(BIN)/python -m pytest -q tests/alone suites
 
 check: $(READY)  ## formatting, lint, strict types
 	@$(BIN)/ruff format --check .

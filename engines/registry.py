@@ -52,14 +52,19 @@ ENGINES: Mapping[str, _Row] = MappingProxyType(
 """Names in the order in which reports list them."""
 
 
-def load_engine(name: str) -> Engine:
-    """The engine of this name. Raises EngineError with the nearest name there is."""
+def check_engine(name: str) -> None:
+    """Raises EngineError with the nearest name there is, if there is no engine of this one."""
     if name not in ENGINES:
         close = difflib.get_close_matches(name, ENGINES, n=1)
         raise EngineError(
             f"no engine named {name!r}; there are {', '.join(ENGINES)}"
             + (f"; did you mean {close[0]!r}?" if close else "")
         )
+
+
+def load_engine(name: str) -> Engine:
+    """The engine of this name. Raises EngineError if there is none."""
+    check_engine(name)
     row = ENGINES[name]
     engine: Engine = getattr(importlib.import_module(row.module), row.factory)(**row.options)
     return engine

@@ -24,7 +24,7 @@ import torch
 from pytest_benchmark.utils import get_tag
 
 from engines.ops.random import step_key
-from engines.registry import ENGINES, load_engine
+from engines.registry import ENGINES, check_engine
 from engines.value import EngineError
 from suites.harness import exits
 from suites.harness.agreement import EAGER, check
@@ -78,7 +78,7 @@ def pytest_configure(config: pytest.Config) -> None:
         for name in config.getoption("workload"):
             load_workload(name)
         for name in config.getoption("engine"):
-            load_engine(name)
+            check_engine(name)
     except (UnknownWorkloadError, EngineError) as error:
         raise pytest.UsageError(str(error)) from None
     measuring, results = config.getoption("benchmark_only"), Path(config.getoption("results"))
@@ -145,12 +145,6 @@ def _engines(module: Any, cell: Cell, effort: Effort, asked: Sequence[str]) -> t
     else:
         named = getattr(module, "ENGINES", everyone(slow=effort.name != "quick"))
     return (*named, *variants(asked, named))
-
-
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """A benchmark takes all cores, be it timed or not."""
-    if "row" in getattr(item, "fixturenames", ()):
-        item.add_marker("alone")
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -18,8 +18,6 @@ from suites.harness.rest import rest
 from suites.harness.warming import WINDOW, warm_up
 from suites.harness.worker import whole_float32
 
-pytestmark = pytest.mark.alone
-
 
 def test_a_ratio_is_paired_so_that_common_drift_cancels():
     drift = [1.005**i for i in range(60)]

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from suites.harness import heap
+from suites.harness.agreement import EAGER
 from suites.harness.cell import Cell
 from suites.harness.clock import SHORTEST_SAMPLE_SECONDS
 from suites.harness.conductor import Conductor, Limits
@@ -26,8 +27,6 @@ from suites.harness.row import Row
 from suites.harness.session import Session, Wanted
 from tests.faulty import LOADER
 
-pytestmark = pytest.mark.alone
-
 CELL = Cell("backward", "chain", "loss_and_grad", knobs=(("elements", 4), ("ops", 10)))
 QUICK, STANDARD = EFFORTS["quick"], EFFORTS["standard"]
 BRIEF = replace(QUICK, seconds_per_engine=0.3, warm_up_seconds=0.1, max_rounds=20)
@@ -35,7 +34,9 @@ BRIEF = replace(QUICK, seconds_per_engine=0.3, warm_up_seconds=0.1, max_rounds=2
 
 @pytest.fixture(scope="module")
 def conductor():
-    with Conductor(Limits(request_seconds=60, sample_seconds=3, memory_bytes=4 << 30)) as made:
+    limits = Limits(request_seconds=60, sample_seconds=3, memory_bytes=4 << 30)
+    loaded = [Contender(name).module for name in (EAGER, "tape")]
+    with Conductor(limits, [*loaded, Contender("right", loader=LOADER).module]) as made:
         yield made
 
 
@@ -221,11 +222,12 @@ def test_the_control_runs_in_the_same_schedule_and_is_no_row_of_the_comparison(c
     assert conductor.worker(Contender("tape")).pid != conductor.worker(Contender("tape").again()).pid
 
 
-def test_the_log_proves_the_order_of_execution():
-    with Conductor() as conductor:
-        rows_of(conductor, [Contender("tape"), Contender("torch_eager")])
-        measure(Measuring(conductor, Cell("memory", "mlp", "step", 4), [Contender("tape")], BRIEF, lambda _: None))
-        log = list(conductor.log)
+def test_the_log_proves_the_order_of_execution(conductor):
+    conductor.end_cell()
+    before = len(conductor.log)
+    rows_of(conductor, [Contender("tape"), Contender("torch_eager")])
+    measure(Measuring(conductor, Cell("memory", "mlp", "step", 4), [Contender("tape")], BRIEF, lambda _: None))
+    log = conductor.log[before:]
     ended = [(event.what, event.ended) for event in log if event.worker == "conductor"]
     assert ended == [("store", CELL.name), ("store", "mlp-b4-step-cpu")]
     tape = [event.what for event in log if event.worker == "tape"]
@@ -242,14 +244,15 @@ def test_the_log_proves_the_order_of_execution():
         assert one.began_seconds + one.took_seconds <= next_one.began_seconds + 1e-3 or next_one.what == "start"
 
 
-def test_each_cell_begins_with_new_processes_and_the_judge_stays():
-    with Conductor() as conductor:
-        session = Session(BRIEF, Progress(2, None), conductor)
-        for cell in (CELL, replace(CELL, batch_size=2)):
-            session.wanted = [Wanted(name, name, cell, Contender(name)) for name in ("tape", "torch_eager")]
-            assert session.row(cell, Contender("tape"), measure).status == "measured"
-            assert conductor.worker(Contender("tape")).pid == 0
-        log = list(conductor.log)
+def test_each_cell_begins_with_new_processes_and_the_judge_stays(conductor):
+    conductor.end_cell()
+    before = len(conductor.log)
+    session = Session(BRIEF, Progress(2, None), conductor)
+    for cell in (CELL, replace(CELL, batch_size=2)):
+        session.wanted = [Wanted(name, name, cell, Contender(name)) for name in ("tape", "torch_eager")]
+        assert session.row(cell, Contender("tape"), measure).status == "measured"
+        assert conductor.worker(Contender("tape")).pid == 0
+    log = conductor.log[before:]
     ended = next(number for number, event in enumerate(log) if event.what == ENDED)
     first, second = ({(event.worker, event.pid) for event in part} for part in (log[:ended], log[ended:]))
     assert {who for who, _ in first & second} == {"conductor", "judge"}

@@ -26,8 +26,6 @@ from suites.harness.gpu import COUNTED, Gpu, Reading
 from suites.harness.system import HERE, CoreTime, Files, Frequency, Swapped, Throttling
 from suites.harness.watch import Watch, is_timed_run, other_runs, snapshot
 
-pytestmark = pytest.mark.alone
-
 LINUX = pytest.mark.skipif(not Path("/proc/stat").exists(), reason="this system has no /proc")
 MOUNT_V2 = "30 25 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate"
 MOUNT_V1 = "32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw,relatime shared:9 - cgroup cgroup rw,cpu,cpuacct"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from suites.harness.cell import Cell
 from suites.harness.conductor import Conductor, Event
 from suites.harness.contender import Contender
@@ -13,8 +11,6 @@ from suites.harness.overhead import BEGUN, ENDED, Overhead, overhead
 from suites.harness.progress import Progress
 from suites.harness.session import Session, Wanted
 from suites.harness.summary import summary
-
-pytestmark = pytest.mark.alone
 
 CELL = Cell("step", "cnn", "step", 64)
 
