@@ -27,8 +27,8 @@ report: $(READY)  ## write the page again from the newest stored run
 	@$(BIN)/python -m report --results $(RESULTS) --output $(PAGE)
 
 test: $(READY)  ## run the tests, and every benchmark once, untimed; what measures runs by itself
-	@OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -q -n auto --dist loadfile tests --ignore tests/alone
-	@$(BIN)/python -m pytest -q tests/alone suites
+	@OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -q -n auto --dist loadfile tests suites --ignore tests/alone
+	@$(BIN)/python -m pytest -q tests/alone
 
 check: $(READY)  ## formatting, lint, strict types
 	@$(BIN)/ruff format --check .
