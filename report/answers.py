@@ -242,10 +242,12 @@ def agreement(results: Results, labels: Labels) -> Answer:
     """How many measured rows agree with the reference, and which rows were found wrong and so got no time."""
     measured = results.checkable
     wrong = [row for row in results.records if row.status == "wrong"]
-    agreed = sum(row.agreement.verdict == "agrees" for row in measured)
+    unchecked = [row.cell.question for row in measured if row.agreement.verdict != "agrees"]
+    agreed, questions = len(measured) - len(unchecked), ", ".join(dict.fromkeys(unchecked))
     sentence = (
-        f"{agreed} of {units.plural(len(measured), 'measured row')} agree with the reference and "
-        f"{len(measured) - agreed} went unchecked; {units.plural(len(wrong), 'row')} turned out wrong and got no time."
+        f"{agreed} of {units.plural(len(measured), 'measured row')} with results to check agree with the reference and "
+        f"{len(unchecked)} went unchecked{f' ({questions})' if questions else ''}; "
+        f"{units.plural(len(wrong), 'row')} turned out wrong and got no time."
     )
     details = tuple(f"Wrong: {row.engine}, {labels.cell(row.cell)}: {row.reason}" for row in wrong)
     word = "wrong" if wrong else "agrees" if agreed else CANNOT_TELL
