@@ -24,10 +24,10 @@ import torch
 from pytest_benchmark.utils import get_tag
 
 from engines.ops.random import step_key
-from engines.registry import ENGINES, check_engine
+from engines.registry import check_engine
 from engines.value import EngineError
 from suites.harness import exits
-from suites.harness.agreement import EAGER, check
+from suites.harness.agreement import check
 from suites.harness.cell import Cell
 from suites.harness.conductor import Conductor, Limits
 from suites.harness.contender import Contender, everyone, is_slow, variants
@@ -156,8 +156,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         cell, engine = params.get("cell"), params.get("engine")
         if isinstance(item, pytest.Function) and isinstance(cell, Cell) and isinstance(engine, str):
             ours.wanted.append(Wanted(item.name, item.nodeid, cell, _contender(config, item.module, engine)))
-    modules = (wanted.contender.module for wanted in ours.wanted)
-    ours.conductor.modules = tuple(dict.fromkeys((ENGINES[EAGER].module, *modules)))
+    ours.conductor.expect(wanted.contender for wanted in ours.wanted)
     ours.progress = Progress(len({wanted.cell for wanted in ours.wanted}), _terminal_line(config))
     if ours.journal is not None and ours.wanted and not config.getoption("collectonly"):
         ours.journal.write("header", _header(config))

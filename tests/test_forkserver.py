@@ -11,10 +11,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
 
+from suites.harness.conductor import Conductor
 from suites.harness.contender import Contender
 from suites.harness.forkserver import Forked, ForkServer
 from suites.harness.protocol import WorkerError, encode
@@ -161,6 +163,20 @@ def test_workers_have_imported_what_their_server_was_told_to_as_far_as_it_is_the
     assert (tmp_path / "pid").read_text() == str(psutil.Process(worker.hello["pid"]).ppid())
     server.end()
     assert Contender("graph+collector", engine="graph").module == "engines.graph.engine"
+
+
+def test_a_conductor_has_what_it_expects_and_the_judge_s_engine_loaded_once(monkeypatch):
+    told = []
+
+    def server(_python, _folder, modules):
+        told.append(modules)
+        return SimpleNamespace(end=lambda: None)
+
+    monkeypatch.setattr("suites.harness.conductor.ForkServer", server)
+    with Conductor() as conductor:
+        conductor.expect([Contender("graph"), Contender("graph").again(), Contender("tape")])
+        assert conductor.worker(Contender("graph")) is not conductor.worker(Contender("graph").again())
+    assert told == [("engines.peers.torch_eager", "engines.graph.engine", "engines.tape.engine")]
 
 
 def test_nothing_that_the_server_loads_asks_for_a_gpu():

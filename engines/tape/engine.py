@@ -7,7 +7,6 @@ from collections.abc import Mapping
 import torch
 
 from engines.engine import Array, Mark, Outputs, Placed, Style, Task, phase, place_arrays, place_batch, unmarked
-from engines.op import kernels_only
 from engines.ops import KERNELS
 from engines.ops.finite import Finite
 from engines.tape.tape import Tape
@@ -72,8 +71,7 @@ class TapeProgram:
 
     def _update(self, gradients: Mapping[str, torch.Tensor]) -> None:
         assert self._task.optimizer is not None
-        with kernels_only():
-            self._task.optimizer.update(KERNELS, self.parameters, self._state, gradients)
+        self._task.optimizer.update(KERNELS, self.parameters, self._state, gradients)
 
 
 class TapeEngine:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, Self
 
@@ -60,17 +60,21 @@ class Tape:
         self.recording = True
         self._leaves = 0
         self._parts = 0
-        self._guard = ExitStack()
-        self._check_finite: Finite = check_finite
+        self._guard = kernels_only()
+        self._watch: AbstractContextManager[object] | None = Watch(check_finite) if check_finite else None
 
     def __enter__(self) -> Self:
-        self._guard.enter_context(kernels_only())
-        if self._check_finite:
-            self._guard.enter_context(Watch(self._check_finite))
+        self._guard.__enter__()
+        if self._watch is not None:
+            self._watch.__enter__()
         return self
 
     def __exit__(self, *error: Any) -> None:
-        self._guard.__exit__(*error)
+        try:
+            if self._watch is not None:
+                self._watch.__exit__(*error)
+        finally:
+            self._guard.__exit__(*error)
 
     @property
     def record_bytes(self) -> int:
@@ -144,7 +148,8 @@ class Tape:
             return _gradients(Walk(self, OPS, self.needed(loss.slot, wrt), freed=None, record=True), loss, first, wrt)
         freed = None if retain else Freed(user_location())
         walk = Walk(self, KERNELS, self.needed(loss.slot, wrt), freed, record=False)
-        with kernels_only():
+        # Within the tape the guard is on, and to enter it once more takes as long as a small kernel.
+        with nullcontext() if torch.is_inference_mode_enabled() else kernels_only():
             found = _gradients(walk, loss, first.data, wrt)
         return [Tensor(g, self, -1) for g in found]
 

@@ -17,12 +17,13 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
+from suites.harness.agreement import EAGER
 from suites.harness.caches import variables
 from suites.harness.contender import Contender
 from suites.harness.forkserver import FIXED, Forked, ForkServer, end_of
@@ -205,18 +206,19 @@ class Guest:
 
 @dataclass
 class Conductor:
-    """Every worker of a session, by contender; `log` is all that they were asked, in order.
-
-    `modules` are what all workers have imported from the start, set before the first is asked for.
-    """
+    """Every worker of a session, by contender; `log` is all that they were asked, in order."""
 
     limits: Limits = field(default_factory=Limits)
-    modules: Sequence[str] = ()
     log: list[Event] = field(default_factory=list)
     _workers: dict[Contender, Worker] = field(default_factory=dict)
     _judge: Worker | None = None
     _servers: dict[str, ForkServer] = field(default_factory=dict)
     _folder: Path | None = None
+    _modules: Sequence[str] = ()
+
+    def expect(self, contenders: Iterable[Contender]) -> None:
+        """Have all workers come with these contenders' engines loaded, and the judge's; before the first is asked."""
+        self._modules = tuple(dict.fromkeys(who.module for who in (Contender(EAGER), *contenders)))
 
     def worker(self, contender: Contender) -> Worker | Guest:
         """The contender's worker, the same until `end_cell`, or its place in the one of its room."""
@@ -244,7 +246,7 @@ class Conductor:
     def _made(self, contender: Contender, variables: Mapping[str, str]) -> Worker:
         python = contender.python
         if python not in self._servers:
-            self._servers[python] = ForkServer(python, self.folder, self.modules)
+            self._servers[python] = ForkServer(python, self.folder, self._modules)
         return Worker(contender, self._servers[python], self.folder, self.limits, self.log, variables)
 
     @property

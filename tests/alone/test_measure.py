@@ -14,7 +14,6 @@ import pytest
 import torch
 
 from suites.harness import heap
-from suites.harness.agreement import EAGER
 from suites.harness.cell import Cell
 from suites.harness.clock import SHORTEST_SAMPLE_SECONDS
 from suites.harness.conductor import Conductor, Limits
@@ -35,8 +34,8 @@ BRIEF = replace(QUICK, seconds_per_engine=0.3, warm_up_seconds=0.1, max_rounds=2
 @pytest.fixture(scope="module")
 def conductor():
     limits = Limits(request_seconds=60, sample_seconds=3, memory_bytes=4 << 30)
-    loaded = [Contender(name).module for name in (EAGER, "tape")]
-    with Conductor(limits, [*loaded, Contender("right", loader=LOADER).module]) as made:
+    with Conductor(limits) as made:
+        made.expect([Contender("tape"), Contender("right", loader=LOADER)])
         yield made
 
 

@@ -205,6 +205,18 @@ def test_limitations_follow_from_the_runs(run: Json, results_of: Read) -> None:
     assert "1 measured row went without a check" in texts
 
 
+def test_rows_that_went_unchecked_are_counted_by_question(run: Json, results_of: Read) -> None:
+    rows = [row for row in run["benchmarks"] if row["extra_info"]["engine"] != "sgemm"]
+    for row in rows:
+        row["extra_info"]["agreement"]["verdict"] = "agrees"
+    rows[0]["extra_info"]["agreement"]["verdict"] = "unchecked"
+    told = plain(answers(results_of(run))["rows"].sentence)
+    assert f"{len(rows) - 1} of {len(rows)} measured rows with results to check" in told
+    assert f"1 went unchecked ({rows[0]['extra_info']['question']}); 0 rows turned out wrong" in told
+    rows[0]["extra_info"]["agreement"]["verdict"] = "agrees"
+    assert "0 went unchecked; 0 rows" in plain(answers(results_of(run))["rows"].sentence)
+
+
 def test_a_name_says_only_what_differs(run: Json, results_of: Read) -> None:
     results = results_of(run)
     cell = results.of("step")[0].cell
