@@ -161,6 +161,27 @@ def test_without_benchmark_only_every_row_runs_once_untimed_and_nothing_is_store
     assert list(tmp_path.iterdir()) == []
 
 
+TELLS = """
+from suites.harness.conductor import Conductor
+real = Conductor.expect
+def expect(self, contenders):
+    contenders = list(contenders)
+    print("expects", sorted({who.name for who in contenders}))
+    real(self, contenders)
+Conductor.expect = expect
+"""
+
+
+def test_the_conductor_is_told_whom_to_expect(tmp_path, monkeypatch):
+    """Or workers would load their engines while they are timed."""
+    (tmp_path / "tells.py").write_text(TELLS)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(ROOT)]))
+    done = suites(
+        "suites/test_dispatch.py", "-p", "tells", "-s", "--collect-only", "--engine", "graph", "--engine", "tape"
+    )
+    assert "expects ['graph', 'tape']" in done.stdout, done.stdout + done.stderr
+
+
 def test_only_the_engines_asked_for_are_measured(tmp_path):
     done = suites(
         "suites/test_dispatch.py",

@@ -713,3 +713,13 @@ def test_a_number_beside_integers_is_left_to_torch(tape: Tape) -> None:
     whole = tape.constant(np.array([1, 2]))
     assert (whole * 0.5).dtype == torch.float32
     assert (whole * 2).dtype == torch.int64
+
+
+def test_gradients_asked_for_after_the_tape_was_left_run_on_kernels_alone():
+    with Tape() as tape:
+        x = tape.parameter(np.arange(16.0).reshape(1, 1, 4, 4))
+        loss = tape.ops.sum(tape.ops.max_pool2d(x, kernel_size=2))
+    assert not torch.is_inference_mode_enabled()
+    (gradient,) = tape.gradients(loss, [x])
+    assert gradient.data.is_inference()
+    assert gradient.numpy().ravel().nonzero()[0].tolist() == [5, 7, 13, 15]
