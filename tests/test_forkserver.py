@@ -18,7 +18,7 @@ import pytest
 
 from suites.harness.conductor import Conductor
 from suites.harness.contender import Contender
-from suites.harness.forkserver import Forked, ForkServer
+from suites.harness.forkserver import FIXED, Forked, ForkServer
 from suites.harness.protocol import WorkerError, encode
 
 LIMIT = 60.0
@@ -179,15 +179,17 @@ def test_a_conductor_has_what_it_expects_and_the_judge_s_engine_loaded_once(monk
     assert told == [("engines.peers.torch_eager", "engines.graph.engine", "engines.tape.engine")]
 
 
-def test_nothing_that_the_server_loads_asks_for_a_gpu():
-    """Once CUDA has been asked, no fork can use it."""
+def test_nothing_that_the_server_loads_begins_to_use_a_gpu():
+    """Once CUDA's driver has been woken, no fork can use it. NVML tells how many there are without."""
     text = """
 import torch
 
 def refuse(*_, **__):
-    raise AssertionError("asked for a GPU")
+    raise AssertionError("woke the driver")
 
-for name in ("is_available", "device_count", "current_device", "init", "_lazy_init"):
+torch.cuda._device_count_nvml = lambda: 1  # as where there is a GPU
+torch._C._cuda_getDeviceCount = refuse
+for name in ("current_device", "init", "_lazy_init"):
     setattr(torch.cuda, name, refuse)
 for name in ("is_available", "device_count", "current_accelerator"):
     setattr(torch.accelerator, name, refuse)
@@ -195,4 +197,4 @@ from engines.registry import ENGINES
 from suites.harness.worker import load
 load([row.module for row in ENGINES.values()])
 """
-    subprocess.run([sys.executable, "-c", text], check=True, timeout=LIMIT)
+    subprocess.run([sys.executable, "-c", text], check=True, timeout=LIMIT, env={**os.environ, **FIXED})
