@@ -12,16 +12,21 @@ OWN_INTERVAL = (
     "that follow each other as independent."
 )
 STORED_INTERVAL = (
-    "A time is the median of a row's samples, with the interval that the run stored: it covers the spread inside one "
-    "run, not that from run to run."
+    "A time is the median of a row's samples, or of launches the geometric mean of their medians, with the interval "
+    "that the run stored: it covers the spread inside one run, not that from run to run."
 )
 ONE_PROCESS = (
     "Apart from memory, all samples of a run come from one process. What changes from process to process, such as the "
     "layout of memory, is in no interval."
 )
 OWN_PROCESS = (
-    "An engine has one process for all rounds of a cell. What changes from process to process, such as the layout of "
-    "memory, is in no interval."
+    "Where a cell had a single launch, an engine has one process for all its rounds. What changes from process to "
+    "process, such as the layout of memory, is then in no interval."
+)
+OWN_PROCESSES = (
+    "Where a cell had several launches, an engine has a new process in each. Its interval is over launches (Student's, "
+    "of the mean logarithm of their medians), and so holds what changes from process to process, such as the layout of "
+    "memory."
 )
 KEPT_MEMORY = (
     "Every engine's process keeps the memory that it frees, and hashes names alike in every run. In a program that "
@@ -92,11 +97,13 @@ def _of_ratios(results: Results) -> list[str]:
     if not confidences:
         return []
     shares = " or ".join(f"{100 * confidence:g} %" for confidence in confidences)
-    return [
-        f"A ratio and its interval ({shares}) are shown as the run that measured both engines stored them. The share "
-        "is of the rounds between these two processes: two others may well give a ratio outside, and so no word is "
-        "given for an interval alone."
-    ]
+    found = [f"A ratio and its interval ({shares}) are shown as the run that measured both engines stored them."]
+    if any(ratio.launches == 1 for row in results.records for ratio in row.ratios):
+        found.append(
+            "The interval of a ratio from a single launch is of the rounds between these two processes: two others may "
+            "well give a ratio outside, and so no word is given for such an interval alone."
+        )
+    return found
 
 
 def _of_times(results: Results) -> list[str]:
@@ -105,7 +112,8 @@ def _of_times(results: Results) -> list[str]:
         OWN_INTERVAL: any(row.interval is None and len(row.seconds_per_call) > 1 for row in measured),
         STORED_INTERVAL: any(row.interval for row in measured),
         ONE_PROCESS: any(row.schema == 1 for row in measured),
-        OWN_PROCESS: any(row.schema > 1 for row in measured),
+        OWN_PROCESS: any(row.schema > 1 and len(row.launches) <= 1 for row in measured),
+        OWN_PROCESSES: any(len(row.launches) > 1 for row in measured),
         KEPT_MEMORY: any(row.schema > 1 for row in measured),
     }
     return [text for text, holds in said.items() if holds]

@@ -63,8 +63,9 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A stored interval of a median, in seconds."""
+    """A stored level with its interval, in seconds; `value` is None in files that store no level but the median."""
 
+    value: float | None
     low: float
     high: float
     confidence: float

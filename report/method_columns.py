@@ -63,7 +63,8 @@ def _stopped(_: Desk, row: Record) -> Entry | None:
     it = row.stopped
     if it is None:
         return None
-    return words(f"{it.why}, {units.plural(it.rounds, 'round')}, {width_text(it.width, it.wanted)}")
+    launched = f" in {units.plural(len(row.launches), 'launch', 'launches')}" if row.launches else ""
+    return words(f"{it.why}, {units.plural(it.rounds, 'round')}{launched}, {width_text(it.width, it.wanted)}")
 
 
 def _clock(_: Desk, row: Record) -> Entry | None:

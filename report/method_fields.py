@@ -47,7 +47,7 @@ def read_check(check: Field) -> Check:
 def read_interval(interval: Field) -> Interval:
     """The field `interval` of a row."""
     low, high = ordered(interval)
-    return Interval(low, high, confidence(interval))
+    return Interval(interval.maybe("value", Field.positive), low, high, confidence(interval))
 
 
 def read_parts(parts: Field) -> dict[str, float]:
@@ -98,6 +98,11 @@ def ordered(field: Field) -> tuple[float, float]:
     return low, high
 
 
+def launches(field: Field) -> int:
+    """Over how many launches something was taken: one, in files that do not say."""
+    return field.maybe("launches", lambda number: number.whole(1)) or 1
+
+
 def confidence(field: Field) -> float:
     """A confidence between 0 and 1."""
     found = field["confidence"].positive()
@@ -115,5 +120,6 @@ def _control_row(row: Field, cell_of: Callable[[Field], Cell]) -> ControlRow:
         low=low,
         high=high,
         rounds=row["rounds"].whole(1),
+        launches=launches(row),
         false_alarm=row["false_alarm"].flag(),
     )

@@ -15,6 +15,7 @@ from report.fields import Field, load
 from report.memory_fields import read_memory
 from report.method_fields import (
     confidence,
+    launches,
     ordered,
     read_cautions,
     read_check,
@@ -111,6 +112,7 @@ def _record(row: Field, *, measured: bool) -> tuple[Field, Record]:
         first_call_seconds=extra.maybe("first_call_seconds", Field.not_negative),
         warm_up=extra.maybe("warm_up", read_warm_up),
         stopped=extra.maybe("stopped", read_stopped),
+        launches=tuple(rounds.whole(1) for rounds in extra.maybe("launches", Field.items) or []),
         positions=tuple(position.whole() for position in extra.maybe("positions", Field.items) or []),
         device_seconds=extra.maybe("device_seconds", times) or (),
         every=extra.maybe("every", read_sparse),
@@ -201,6 +203,7 @@ def _ratio(field: Field) -> Ratio:
         high=high,
         confidence=confidence(field),
         rounds=field["rounds"].whole(1),
+        launches=launches(field),
         verdict=field.maybe("verdict", lambda word: word.one_of(JUDGEMENTS)) or judge(low, high),
     )
 

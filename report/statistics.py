@@ -5,7 +5,7 @@
     judge(ratio.low, ratio.high)           # "faster", "slower" or "no difference"
     break_even(prepare, step, other_prepare, other_step).steps     # math.inf where it never pays
 
-All intervals are percentile bootstraps by scipy with a fixed seed, so the same file gives the same page.
+All intervals of our own are percentile bootstraps by scipy with a fixed seed, so the same file gives the same page.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Samples = tuple[float, ...]
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A median with its bootstrap interval, in the unit of the samples; no interval from a single sample."""
+    """A level with its interval, in the unit of the samples; no interval from a single sample."""
 
     value: float
     low: float | None
@@ -75,10 +75,10 @@ def estimate(samples: Samples) -> Estimate:
 
 
 def time_of(row: Record) -> Estimate:
-    """The median of a measured row in seconds, with the interval that it stores, or else with one of our own."""
+    """The level of a measured row in seconds, with the interval that it stores, or else with one of our own."""
     if row.interval is None:
         return estimate(row.seconds_per_call)
-    value = float(np.median(row.seconds_per_call))
+    value = row.interval.value or float(np.median(row.seconds_per_call))
     return Estimate(value, row.interval.low, row.interval.high, len(row.seconds_per_call))
 
 

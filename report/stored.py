@@ -67,6 +67,7 @@ class Cell(NamedTuple):
 class Ratio:
     """The time of a row's engine over the time of engine `to`, paired by round, with its interval; no unit.
 
+    In several `launches` each engine had a new process in each, and the interval holds what differs between them.
     `verdict` is the word that the run stored, or else what the interval says.
     """
 
@@ -76,12 +77,14 @@ class Ratio:
     high: float
     confidence: float
     rounds: int
+    launches: int
     verdict: Judgement
 
     def inverse(self, engine: str) -> Ratio:
         """The same comparison from the other side: the time of `to` over the time of `engine`."""
         turned = TURNED.get(self.verdict, self.verdict)
-        return Ratio(engine, 1 / self.value, 1 / self.high, 1 / self.low, self.confidence, self.rounds, turned)
+        bounds = 1 / self.high, 1 / self.low
+        return Ratio(engine, 1 / self.value, *bounds, self.confidence, self.rounds, self.launches, turned)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +189,7 @@ class Record:
     first_call_seconds: float | None
     warm_up: WarmUp | None
     stopped: Stopped | None
+    launches: tuple[int, ...]
     positions: tuple[int, ...]
     device_seconds: tuple[float, ...]
     every: Sparse | None
@@ -210,6 +214,7 @@ class ControlRow:
     low: float
     high: float
     rounds: int
+    launches: int
     false_alarm: bool
 
 

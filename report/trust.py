@@ -9,14 +9,14 @@ A new remark is a function here and a line in `REMARKS`; what older files do not
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from report import units
 from report.labels import Labels
 from report.method import Check, Why
 from report.results import Results
-from report.stored import Cell, ControlRow, Overhead, Record, Run
+from report.stored import Cell, Control, ControlRow, Overhead, Record, Run
 from report.wording import NOT_STORED, check_text, listed, width_text
 
 REASONS: dict[Why, str] = {
@@ -54,8 +54,8 @@ def control(results: Results, labels: Labels) -> Remark:
     effects = [it.smallest_effect for _, _, it in tried if it.smallest_effect is not None]
     sentences = [
         f"{mark}The same engine stood against itself in {units.plural(it.cells, 'control cell')}, "
-        f"{it.false_alarms} of which came out as different all the same; 1 in 20 would, did intervals hold what "
-        f"differs from process to process. {_effect(it.smallest_effect)}"
+        f"{it.false_alarms} of which came out as different all the same: {listed(list(_expected(it)))}. "
+        f"{_effect(it.smallest_effect)}"
         for mark, _, it in tried
     ]
     alarms = [_alarm(row, labels) for _, _, it in tried for row in it.rows if row.false_alarm]
@@ -181,6 +181,19 @@ def _marked(results: Results) -> list[tuple[str, Run]]:
 
 def _stores(results: Results) -> bool:
     return any(row.schema > 1 for row in results.records) or any(run.cautions for run in results.runs)
+
+
+def _expected(control: Control) -> Iterator[str]:
+    """How many of the intervals over launches, and of those of a single one, said so, and how many would by chance."""
+    over = [row.false_alarm for row in control.rows if row.launches > 1]
+    single = [row.false_alarm for row in control.rows if row.launches == 1]
+    if over:
+        yield f"{sum(over)} of {len(over)} over several launches, where 1 in 20 would by chance"
+    if single:
+        yield (
+            f"{sum(single)} of {len(single)} in a single launch, where 1 in 20 would, did intervals hold what differs "
+            "from process to process"
+        )
 
 
 def _effect(effect: float | None) -> str:

@@ -100,6 +100,6 @@ def amount(number: float) -> str:
     return count(number) if float(number).is_integer() else f"{number:g}"
 
 
-def plural(number: int, noun: str) -> str:
-    """A count with its noun, as in `1 sample` and `3 samples`."""
-    return f"{count(number)}{FIXED}{noun}{'' if number == 1 else 's'}"
+def plural(number: int, noun: str, several: str = "") -> str:
+    """A count with its noun, as in `1 sample` and `3 samples`; `several` is its plural where an s is not enough."""
+    return f"{count(number)}{FIXED}{noun if number == 1 else several or f'{noun}s'}"

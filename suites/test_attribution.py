@@ -47,7 +47,7 @@ def contender(name: str) -> Contender:
 
 def measure_cell(job: Measuring) -> Mapping[str, Row]:
     """As every cell, with ratios between neighbours alone."""
-    effort = replace(job.effort, seconds_per_engine=SHARE * job.effort.seconds_per_engine)
+    effort = job.effort.in_one_launch().shortened(SHARE)
     return measure(replace(job, effort=effort, paired=partial(is_step, walk(job.cell.device))))
 
 

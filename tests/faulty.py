@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import math
 import os
+import random
 import signal
 import time
 from collections.abc import Callable
@@ -60,6 +61,11 @@ def _spin(seconds: float) -> Callable[[Program, Outputs], Outputs]:
         return outputs
 
     return spin
+
+
+def _moody(program: Program, outputs: Outputs) -> Outputs:
+    """Every process has a speed of its own, as real ones have by where their memory lies."""
+    return _spin(3 * MILLISECOND * random.Random(os.getpid()).uniform(0.96, 1.04))(program, outputs)
 
 
 def _drifting(program: Program, outputs: Outputs) -> Outputs:
@@ -116,6 +122,7 @@ def _spoil(program: Program, outputs: Outputs) -> Outputs:
 DEEDS: dict[str, Callable[[Program, Outputs], Outputs]] = {
     "right": lambda _, outputs: outputs,
     "3 ms": _spin(3 * MILLISECOND),
+    "moody": _moody,
     "3 ms + 3 %": _spin(3.09 * MILLISECOND),
     "3 ms + 10 %": _spin(3.3 * MILLISECOND),
     "drifts": _drifting,

@@ -175,14 +175,19 @@ class Worker:
     def _note(self, began: float, pid: int, what: str, ended: str) -> None:
         self._log.append(Event(began, time.monotonic() - began, self.contender.label, pid, what, ended))
 
+    def kill(self) -> None:
+        """Have the process ended, if there is one; `end` waits for it."""
+        if self._process is not None:
+            self._process.kill()
+
     def end(self) -> None:
         """End the process, if there is one."""
+        self.kill()
         for pipe in (self._read, self._write):
             if pipe >= 0:
                 os.close(pipe)
         self._read, self._write = -1, -1
         if self._process is not None:
-            self._process.kill()
             self._process.wait()
             self._process = None
         self._greeted = False
@@ -286,6 +291,8 @@ class Conductor:
 
     def end_cell(self) -> None:
         """End every worker but the judge: the next cell begins with new ones, all of the same age."""
+        for worker in self._workers.values():
+            worker.kill()
         for worker in self._workers.values():
             worker.end()
 

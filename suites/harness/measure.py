@@ -5,7 +5,8 @@
     found["tape"].samples
 
 Within a round every engine is timed once, one after the other, in an order that is random and balanced, so that a
-machine which drifts drifts for all alike. An engine that fails costs its own row.
+machine which drifts drifts for all alike. After some rounds everyone gets a new process, made ready in a new order: a
+launch. How far launches lie apart is what an interval has to hold. An engine that fails costs its own row.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ LEAST_GROWTH = 1.25
 """But not before there are this many times as many rounds."""
 
 Show = Callable[[str], None]
+Dealt = Iterator[list[list["Arm"]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,15 +79,11 @@ def measure(job: Measuring) -> dict[str, Row]:
     arms = [
         Arm(who, job.conductor.worker(who), Row(who.label, formulation=who.formulation)) for who in with_control(job)
     ]
-    for stage in (_prepare, _agree, _first_call, _warm_up):
-        for arm in arms:
-            _attempt(job, arm, stage)
-    if job.cell.cold:
-        _fixed_rounds(job, arms, _cold_sample)
-    elif job.cell.rounds is not None:
-        _fixed_rounds(job, arms, _sample)
+    if job.cell.cold or job.cell.rounds is not None:
+        _make_ready(job, arms)
+        _fixed_rounds(job, arms, _cold_sample if job.cell.cold else _sample)
     else:
-        _rounds_until_precise(job, arms)
+        _launches_until_precise(job, arms)
     for stage in (_split, _counters):
         for arm in arms:
             _attempt(job, arm, stage)
@@ -120,7 +118,14 @@ def finish(job: Measuring, rows: Sequence[Row]) -> dict[str, Row]:
 def _between(row: Row | None, other: Row | None) -> Ratio | None:
     if row is None or other is None or len(row.samples) != len(other.samples):
         return None
-    return paired_ratio(row.samples, other.samples)
+    return paired_ratio(row.samples, other.samples, row.launches)
+
+
+def _make_ready(job: Measuring, order: Sequence[Arm]) -> None:
+    """Everything that comes before an engine may be timed, in this order."""
+    for stage in (_prepare, _agree, _first_call, _warm_up):
+        for arm in order:
+            _attempt(job, arm, stage)
 
 
 def _attempt(job: Measuring, arm: Arm, stage: Callable[[Measuring, Arm], None]) -> None:
@@ -138,9 +143,10 @@ def _identity(job: Measuring, arm: Arm) -> dict[str, Any]:
 
 def _prepare(job: Measuring, arm: Arm) -> None:
     found = arm.worker.ask("prepare", **_identity(job, arm))
-    arm.row.style, arm.row.phases = found["style"], found["phases"]
-    arm.row.phases_check = closing(found["phases"], found["seconds"])
     arm.sample_seconds = found["seconds"]
+    if not arm.row.launches:  # of the first launch: what compilers keep on disk may be there for the others
+        arm.row.style, arm.row.phases = found["style"], found["phases"]
+        arm.row.phases_check = closing(found["phases"], found["seconds"])
 
 
 def _agree(job: Measuring, arm: Arm) -> None:
@@ -154,18 +160,23 @@ def _agree(job: Measuring, arm: Arm) -> None:
 
 
 def _first_call(job: Measuring, arm: Arm) -> None:
-    if not job.cell.prepares:
-        arm.row.first_call_seconds = arm.sample_seconds = arm.worker.ask("first_call")["seconds"]
+    if job.cell.prepares:
+        return
+    arm.sample_seconds = arm.worker.ask("first_call")["seconds"]
+    if not arm.row.launches:
+        arm.row.first_call_seconds = arm.sample_seconds
 
 
 def _warm_up(job: Measuring, arm: Arm) -> None:
     if job.cell.cold:
         return
     found = arm.worker.ask("warm_up", level_seconds=arm.sample_seconds, budget_seconds=job.effort.warm_up_seconds)
-    arm.row.warm_up = {"seconds": found["seconds"], "stable": found["stable"]}
-    arm.row.clock = {key: found[key] for key in ("resolution_seconds", "share_of_sample")}
-    arm.row.calls_per_sample = found["calls"]
-    arm.sample_seconds = found["seconds"][-1] * found["calls"]
+    if not arm.row.launches:
+        arm.row.clock = {key: found[key] for key in ("resolution_seconds", "share_of_sample")}
+        arm.row.calls_per_sample = found["calls"]
+    if arm.row.warm_up is None or not found["stable"]:  # that of the first launch, or of one that never settled
+        arm.row.warm_up = {"seconds": found["seconds"], "stable": found["stable"]}
+    arm.sample_seconds = found["seconds"][-1] * arm.row.calls_per_sample
 
 
 def _sample(job: Measuring, arm: Arm) -> None:
@@ -186,25 +197,71 @@ def _cold_sample(job: Measuring, arm: Arm) -> None:
     arm.preparations.append(found)
 
 
-def _rounds_until_precise(job: Measuring, arms: Sequence[Arm]) -> None:
-    """Blocks of rounds until every ratio's interval is narrow enough, and says something, or the budget is spent."""
+def _launches_until_precise(job: Measuring, arms: Sequence[Arm]) -> None:
+    """Launches until every ratio's interval is narrow enough, and says something, or there have been the most."""
+    least, most = job.effort.launches
+    dealt, done = blocks(arms, job.cell.name), 0
+    readied = (order for block in blocks(arms, f"{job.cell.name}, made ready") for order in block)
+    for number in range(1, most + 1):
+        if number > 1:
+            job.conductor.end_cell()
+        _make_ready(job, next(readied))
+        if most == 1:
+            done = _rounds_until_precise(job, arms, dealt)
+        else:
+            done += _rounds_for_a_time(job, arms, dealt, f"launch {number} of at most {most}, ")
+        ratios = _watched(arms)
+        enough = _is_enough(job, ratios)
+        if number == most or (number >= least and enough):
+            facts = {"rounds": done, "width": _widest(ratios) if ratios else None, "wanted": job.effort.precision}
+            _stop(arms, {"why": "precise" if enough and ratios else "budget", **facts})
+            return
+
+
+def _rounds_until_precise(job: Measuring, arms: Sequence[Arm], dealt: Dealt) -> int:
+    """Blocks of rounds until their intervals are narrow enough, or the time is spent."""
+    look_at = 0.0
+    for rounds in _blocks_of_rounds(job, arms, dealt, ""):
+        if rounds >= look_at:
+            ratios = _watched(arms)
+            if _is_enough(job, ratios):
+                break
+            grown = SOONER * (_widest(ratios) / job.effort.precision) ** 2  # widths shrink as the root
+            look_at = rounds * max(LEAST_GROWTH, grown)
+    _end_launch(arms, rounds)
+    return rounds
+
+
+def _rounds_for_a_time(job: Measuring, arms: Sequence[Arm], dealt: Dealt, which: str) -> int:
+    """Blocks of rounds until the time is spent: where there are several launches, more rounds in one tell little."""
+    *_, rounds = _blocks_of_rounds(job, arms, dealt, which)
+    _end_launch(arms, rounds)
+    return rounds
+
+
+def _blocks_of_rounds(job: Measuring, arms: Sequence[Arm], dealt: Dealt, which: str) -> Iterator[int]:
+    """Whole blocks of rounds until the time is spent; after each, once they are enough, how many rounds there were."""
     effort, began, rounds = job.effort, time.monotonic(), 0
-    budget, look_at = effort.seconds_per_engine * len(arms), float(effort.min_rounds)
-    for block in blocks(arms, job.cell.name):
+    budget = effort.seconds_per_engine * len(arms)
+    for block in dealt:
         for order in block:
             rounds += 1
-            _round(job, order, f"round {rounds}, {budget - (time.monotonic() - began):.0f} s at most", _sample)
-        spent = rounds >= effort.max_rounds or time.monotonic() - began >= budget
-        if rounds < effort.min_rounds or not (spent or rounds >= look_at):
-            continue
-        ratios = _watched(arms)
-        width = _widest(ratios)
-        enough = width <= effort.precision and not _is_open(job, ratios)
-        if spent or enough:
-            why = "precise" if enough and ratios else "budget"
-            _stop(arms, {"why": why, "rounds": rounds, "width": width if ratios else None, "wanted": effort.precision})
-            return
-        look_at = rounds * max(LEAST_GROWTH, SOONER * (width / effort.precision) ** 2)  # widths shrink as the root
+            left = budget - (time.monotonic() - began)
+            _round(job, order, f"{which}round {rounds}, {left:.0f} s at most", _sample)
+        if rounds >= effort.min_rounds:
+            yield rounds
+            if rounds >= effort.max_rounds or time.monotonic() - began >= budget:
+                return
+
+
+def _end_launch(arms: Sequence[Arm], rounds: int) -> None:
+    for arm in arms:
+        if arm.row.running:
+            arm.row.launches.append(rounds)
+
+
+def _is_enough(job: Measuring, ratios: Mapping[str, Ratio]) -> bool:
+    return _widest(ratios) <= job.effort.precision and not _is_open(job, ratios)
 
 
 def _fixed_rounds(job: Measuring, arms: Sequence[Arm], take: Callable[[Measuring, Arm], None]) -> None:
@@ -214,6 +271,7 @@ def _fixed_rounds(job: Measuring, arms: Sequence[Arm], take: Callable[[Measuring
     for number in range(1, wanted + 1):
         with _all_fresh(job, arms) if job.cell.cold else nullcontext():
             _round(job, next(orders), f"round {number} of {wanted}", take)
+    _end_launch(arms, wanted)
     ratios = _watched(arms)
     _stop(arms, {"why": "fixed", "rounds": wanted, "width": _widest(ratios) if ratios else None, "wanted": None})
 

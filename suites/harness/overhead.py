@@ -3,14 +3,15 @@
     found = overhead(conductor.log)
     found.own_round_seconds / found.round_seconds, found.cell_seconds_median
 
-A cell lies between two notes of the conductor, `BEGUN` and `ENDED`. Its rounds go from its first sample to its last,
-with the looks in between whether they are enough.
+A cell lies between two notes of the conductor, `BEGUN` and `ENDED`. The rounds of a launch go from its first sample to
+its last, with the looks in between whether they are enough.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from statistics import median
 
 from suites.harness.conductor import Event
@@ -37,13 +38,13 @@ class Overhead:
 def overhead(log: Sequence[Event]) -> Overhead:
     """Sum up a session's log."""
     cells = list(_cells(log))
-    rounds = [_span(events) for _, events, _ in cells]
+    rounds = [launch for _, events, _ in cells for launch in _launches(events)]
     own = [(seconds - _waited(events), name) for name, events, seconds in cells]
     most, most_in = max(own, default=(None, None))
     return Overhead(
         cells=len(cells),
-        round_seconds=sum(wall for wall, _ in rounds),
-        own_round_seconds=sum(mine for _, mine in rounds),
+        round_seconds=sum(map(_wall, rounds)),
+        own_round_seconds=sum(_wall(launch) - _waited(launch) for launch in rounds),
         cell_seconds_median=median(seconds for seconds, _ in own) if own else None,
         cell_seconds_most=most,
         most_in=most_in,
@@ -62,14 +63,16 @@ def _cells(log: Sequence[Event]) -> Iterator[tuple[str, list[Event], float]]:
             within.append(event)
 
 
-def _span(events: Sequence[Event]) -> tuple[float, float]:
-    """Seconds from the first sample to the end of the last, and how many of them nobody was asked for anything."""
-    places = [place for place, event in enumerate(events) if event.what == "sample"]
-    if not places:
-        return 0.0, 0.0
-    rounds = events[places[0] : places[-1] + 1]
-    wall = rounds[-1].began_seconds + rounds[-1].took_seconds - rounds[0].began_seconds
-    return wall, wall - _waited(rounds)
+def _launches(events: Sequence[Event]) -> Iterator[list[Event]]:
+    """The samples of each launch: nothing else is asked for among them."""
+    for is_sample, together in groupby(events, lambda event: event.what == "sample"):
+        if is_sample:
+            yield list(together)
+
+
+def _wall(rounds: Sequence[Event]) -> float:
+    """Seconds from the first sample to the end of the last."""
+    return rounds[-1].began_seconds + rounds[-1].took_seconds - rounds[0].began_seconds
 
 
 def _waited(events: Sequence[Event]) -> float:

@@ -22,8 +22,9 @@ SCHEMA = 2
 class Row:
     """What came of one engine in one cell. `samples` are seconds per call, in the order of the rounds.
 
-    `positions` says in which place of each round the engine came; `device_samples` and `every_samples` are a GPU's own
-    time and the host's with a synchronisation every few calls, of the same rounds.
+    `launches` says how many of them each launch took; it is empty where samples are not of rounds. `positions` says in
+    which place of each round the engine came; `device_samples` and `every_samples` are a GPU's own time and the host's
+    with a synchronisation every few calls, of the same rounds.
     """
 
     engine: str
@@ -31,6 +32,7 @@ class Row:
     status: Status = "measured"
     reason: str | None = None
     samples: list[float] = field(default_factory=list)
+    launches: list[int] = field(default_factory=list)
     positions: list[int] = field(default_factory=list)
     device_samples: list[float] = field(default_factory=list)
     every_samples: list[float] = field(default_factory=list)
@@ -55,8 +57,10 @@ class Row:
     def refuse(self, status: Status, reason: str) -> None:
         """This row will have no time, for this reason."""
         self.status, self.reason = status, reason
-        for series in (self.samples, self.positions, self.device_samples, self.every_samples, self.ratios):
+        for series in (self.samples, self.positions, self.device_samples, self.every_samples):
             series.clear()
+        self.launches.clear()
+        self.ratios.clear()
 
     @property
     def running(self) -> bool:
@@ -78,7 +82,7 @@ class Row:
 
     def extra_info(self, cell: Cell) -> dict[str, Any]:
         """The row as it is stored."""
-        interval = median_interval(self.samples) if self.status == "measured" else None
+        interval = median_interval(self.samples, self.launches) if self.status == "measured" else None
         return {
             "schema": SCHEMA,
             **cell.facts(),
@@ -96,6 +100,7 @@ class Row:
             "first_call_seconds": self.first_call_seconds,
             "warm_up": self.warm_up,
             "stopped": self.stopped,
+            "launches": self.launches,
             "positions": self.positions,
             "device_seconds": self.device_samples or None,
             "every": self._every(),
@@ -139,7 +144,7 @@ def add_ratios(rows: Sequence[Row], control: Ratio | None = None, margin: float 
                 or not row.running
             ):
                 continue
-            ratio = paired_ratio(row.samples, other.samples)
+            ratio = paired_ratio(row.samples, other.samples, row.launches)
             if ratio is not None:
                 claim = verdict(ratio, control, margin)
                 row.ratios.append({"to": other.engine, **asdict(ratio), "verdict": claim})

@@ -118,7 +118,7 @@ class Session:
 
 
 def _ratio(kept: Mapping[str, Any]) -> Ratio:
-    return Ratio(**{name: kept[name] for name in ("value", "low", "high", "confidence", "rounds")})
+    return Ratio(**{name: kept[name] for name in ("value", "low", "high", "confidence", "rounds", "launches")})
 
 
 def group_of(cell: Cell) -> str:

@@ -1,6 +1,7 @@
 """What samples say: medians and ratios with intervals, verdicts, and what an A/A control allows one to claim. By scipy.
 
-ratio = paired_ratio(ours, theirs)      # seconds of the same rounds
+ratio = paired_ratio(ours, theirs)                  # seconds of the same rounds
+ratio = paired_ratio(ours, theirs, [20, 20, 20])    # of the same rounds in three launches
 ratio.low, ratio.value, ratio.high
 verdict(ratio, control, margin=0.02)    # "faster", "slower", "no difference" or "cannot tell"
 """
@@ -17,13 +18,15 @@ from scipy import stats
 CONFIDENCE = 0.95
 RESAMPLES = 2000
 FEWEST_ROUNDS = 3
+FEWEST_LAUNCHES = 3
+"""From this many on, an interval is taken over launches."""
 
 Verdict = Literal["faster", "slower", "no difference", "cannot tell"]
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A median with its bootstrap interval; seconds per call."""
+    """A level with its interval; seconds per call."""
 
     value: float
     low: float
@@ -33,13 +36,19 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """The median of round-by-round ratios, with a bootstrap interval. Below 1: the first is faster."""
+    """A ratio paired by round, with its interval. Below 1: the first is faster.
+
+    In one launch (a process for each of the two) it is the median over rounds, and the interval tells how well these
+    rounds agree. In `FEWEST_LAUNCHES` or more it is the geometric mean of the launches' medians, and the interval tells
+    how well launches agree: it holds what differs from process to process.
+    """
 
     value: float
     low: float
     high: float
     confidence: float
     rounds: int
+    launches: int = 1
 
     @property
     def width(self) -> float:
@@ -54,10 +63,10 @@ class Ratio:
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """What a session's A/A controls say, each the same engine in two processes under the same schedule.
+    """What a session's A/A controls say, each the same engine twice, in processes of its own, under the same schedule.
 
-    `smallest_effect` is relative: what differs by less cannot be told from a difference between two processes that run
-    the same. It is the 95th percentile, over the controls, of the far end of their intervals.
+    `smallest_effect` is relative: what differs by less cannot be told from what differs between processes that run the
+    same. It is the 95th percentile, over the controls, of the far end of their intervals.
     """
 
     cells: int
@@ -65,26 +74,46 @@ class Control:
     smallest_effect: float | None
 
 
-def median_interval(seconds: Sequence[float], seed: int = 0) -> Interval | None:
-    """The median of a series; None with fewer than three samples."""
+def median_interval(seconds: Sequence[float], launches: Sequence[int] = (), seed: int = 0) -> Interval | None:
+    """The level of a series; None with fewer than three samples. `launches`: how many samples each launch took."""
     if len(seconds) < FEWEST_ROUNDS:
         return None
-    low, high = _bootstrap(np.asarray(seconds), seed)
-    return Interval(float(np.median(seconds)), low, high)
+    return Interval(*_level(np.asarray(seconds), launches, seed))
 
 
-def paired_ratio(seconds: Sequence[float], others: Sequence[float], seed: int = 0) -> Ratio | None:
+def paired_ratio(
+    seconds: Sequence[float], others: Sequence[float], launches: Sequence[int] = (), seed: int = 0
+) -> Ratio | None:
     """Ratio of two series measured in the same rounds; None with fewer than three rounds.
 
-    Each round gives one ratio, so a machine that slows down slows both sides of it.
+    Each round gives one ratio, so a machine that slows down slows both sides of it. `launches`: how many of the rounds,
+    in their order, each launch took; without it there was one.
     """
     if len(seconds) != len(others):
         raise ValueError(f"paired_ratio: {len(seconds)} rounds against {len(others)}")
     if len(seconds) < FEWEST_ROUNDS:
         return None
     ratios = np.asarray(seconds) / np.asarray(others)
-    low, high = _bootstrap(ratios, seed)
-    return Ratio(float(np.median(ratios)), low, high, CONFIDENCE, len(ratios))
+    return Ratio(*_level(ratios, launches, seed), CONFIDENCE, len(ratios), max(1, len(launches)))
+
+
+def _level(series: np.ndarray[Any, Any], launches: Sequence[int], seed: int) -> tuple[float, float, float]:
+    """The level, and its interval: over launches where they are enough, or else over rounds."""
+    if len(launches) < FEWEST_LAUNCHES:
+        return float(np.median(series)), *_bootstrap(series, seed)
+    return _over_launches(np.split(series, np.cumsum(launches)[:-1]))
+
+
+def _over_launches(parts: Sequence[np.ndarray[Any, Any]]) -> tuple[float, float, float]:
+    """Student's interval of the mean logarithm of the launches' medians.
+
+    The rounds of a launch share its processes and are not independent; launches are (Kalibera and Jones, Rigorous
+    benchmarking in reasonable time, 2013). For so few of them a bootstrap's intervals are too narrow.
+    """
+    logs = np.log([np.median(part) for part in parts])
+    level = logs.mean()
+    reach = stats.t.ppf((1.0 + CONFIDENCE) / 2.0, len(logs) - 1) * stats.sem(logs)
+    return float(np.exp(level)), float(np.exp(level - reach)), float(np.exp(level + reach))
 
 
 def _bootstrap(series: np.ndarray[Any, Any], seed: int) -> tuple[float, float]:
@@ -103,15 +132,16 @@ def _bootstrap(series: np.ndarray[Any, Any], seed: int) -> tuple[float, float]:
 def verdict(ratio: Ratio, control: Ratio | None, margin: float) -> Verdict:
     """What may be claimed of a ratio, beside the ratio of one engine to itself in the same rounds.
 
-    `margin` is the smallest difference that this effort means to resolve. An interval tells how well the rounds of
-    these processes agree, not how far two processes that run the same lie apart, which is often some per cent: so a
-    difference lies wholly beyond `margin`, and further from 1 than the control's interval reaches on either side: which
-    of two processes is the slow one is chance, and the slow one may be in this ratio. There is none where the whole
-    interval lies within `margin` of 1. Between the two lies what cannot be told.
+    `margin` is the smallest difference that this effort means to resolve: a difference lies wholly beyond it, and there
+    is none where the whole interval lies within it. Between the two lies what cannot be told.
+
+    The interval of a single launch tells how well its rounds agree, not how far two processes that run the same lie
+    apart, which is often some per cent. There a difference also lies further from 1 than the control's interval reaches
+    on either side: which of two processes is the slow one is chance, and the slow one may be in this ratio.
     """
     least, most = 1.0 / (1.0 + margin), 1.0 + margin  # the same whichever of the two is put over the other
     floor, ceiling = least, most
-    if control is not None:
+    if control is not None and ratio.launches < FEWEST_LAUNCHES:
         apart = max(control.high, 1.0 / control.low)
         floor, ceiling = min(least, 1.0 / apart), max(most, apart)
     if ratio.high < floor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from suites.harness.session import Session
+from suites.harness.statistics import FEWEST_LAUNCHES
 
 MOST_TOLD = 12
 """Rows without a number that are told one by one."""
@@ -17,9 +18,9 @@ def summary(session: Session) -> Iterator[str]:
     yield f"{len(session.benchmarks)} rows measured, {len(missing)} without a number"
     if control["cells"]:
         yield (
-            f"A/A control: the same engine ran twice in {control['cells']} cells, and its interval over the rounds "
-            f"left 1 out in {control['false_alarms']} (in 1 of 20, were processes alike): no verdict rests on an "
-            f"interval alone; effects below {100 * control['smallest_effect']:.1f} % cannot be seen today"
+            f"A/A control: the same engine ran twice in {control['cells']} cells, and its interval left 1 out in "
+            f"{control['false_alarms']} ({_expected(session)}); effects below {100 * control['smallest_effect']:.1f} % "
+            "cannot be seen today"
         )
     if cost["round_seconds"]:
         yield (
@@ -33,3 +34,11 @@ def summary(session: Session) -> Iterator[str]:
         yield f"  {info['status']}: {record['name']}: {info['reason']}"
     if len(missing) > MOST_TOLD:
         yield f"  and {len(missing) - MOST_TOLD} more; all stand in the stored run"
+
+
+def _expected(session: Session) -> str:
+    """What of intervals that leave 1 out is to be expected."""
+    fewest, _ = session.effort.launches
+    if fewest >= FEWEST_LAUNCHES:
+        return "1 in 20 would by chance"
+    return "1 in 20 would, were processes alike: no verdict rests on an interval alone"

@@ -38,9 +38,47 @@ def test_the_interval_of_equal_engines_nearly_always_holds_one():
     misses = 0
     for seed in range(200):
         ours, theirs = np.exp(noise.normal(0, 0.05, (2, 30)))
-        found = statistics.paired_ratio(list(ours), list(theirs), seed)
+        found = statistics.paired_ratio(list(ours), list(theirs), seed=seed)
         misses += not found.low <= 1 <= found.high
     assert misses <= 22  # 5 % of 200 are 10; 22 is beyond three standard deviations
+
+
+def launched(noise, launches, rounds, apart=0.02, spread=0.05):
+    """Two series whose launches differ by what processes do, and whose rounds vary besides."""
+    levels = noise.normal(0, apart, (2, launches, 1))
+    return np.exp(levels + noise.normal(0, spread, (2, launches, rounds))).reshape(2, -1)
+
+
+def test_an_interval_over_launches_holds_what_differs_from_process_to_process():
+    noise, missed = np.random.default_rng(0), {1: 0, 6: 0}
+    for _ in range(200):
+        for launches in missed:
+            counts = [120 // launches] * launches
+            found = statistics.paired_ratio(*launched(noise, launches, counts[0]), counts)
+            missed[launches] += found.excludes_one
+            assert (found.launches, found.rounds) == (launches, 120)
+    assert missed[6] <= 22  # 5 % of 200 are 10; 22 is beyond three standard deviations
+    assert missed[1] > 100
+
+
+def test_launches_count_alike_whatever_the_number_of_their_rounds():
+    ours = [2.0] * 10 + [4.0] * 3 + [8.0] * 5
+    found = statistics.paired_ratio(ours, [1.0] * 18, [10, 3, 5])
+    assert found.value == pytest.approx(4.0)
+    assert found.high / found.value == pytest.approx(found.value / found.low)
+    level = statistics.median_interval(ours, [10, 3, 5])
+    assert (level.value, level.low, level.high) == pytest.approx((found.value, found.low, found.high))
+    assert statistics.paired_ratio(ours, [1.0] * 18, [10, 8]).value == 2.0  # of two launches, the median of all rounds
+    same = statistics.paired_ratio([3.0] * 9, [2.0] * 9, [3, 3, 3])
+    assert (same.low, same.value, same.high) == pytest.approx((1.5, 1.5, 1.5))
+
+
+def test_beside_an_interval_over_launches_the_control_says_no_more():
+    apart = statistics.Ratio(0.98, 1.01, 1.04, 0.95, 30)
+    found = statistics.Ratio(1.03, 1.02, 1.04, 0.95, 30)
+    for launches, claim in ((1, "cannot tell"), (5, "slower")):
+        found = statistics.Ratio(1.03, 1.02, 1.04, 0.95, 30, launches)
+        assert statistics.verdict(found, apart, margin=0.01) == claim
 
 
 def test_a_sample_is_long_enough_for_the_clock_and_the_collector_is_off_within():

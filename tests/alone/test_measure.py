@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 import platform
+import signal
 import sys
 from dataclasses import asdict, replace
 from itertools import pairwise
@@ -154,6 +156,64 @@ def test_every_engine_comes_equally_often_in_every_position(conductor):
         assert len(row.positions) == len(row.samples)
         counts = [row.positions.count(place) for place in range(4)]
         assert counts == [len(row.samples) / 4] * 4
+
+
+LAUNCHED = replace(BRIEF, launches=(3, 4), min_rounds=3, max_rounds=3, seconds_per_engine=0.0)
+
+
+def test_each_launch_gives_everyone_a_new_process_that_is_checked_and_made_ready_in_another_order(conductor):
+    conductor.end_cell()
+    before = len(conductor.log)
+    rows = rows_of(conductor, ["3 ms", "right"], effort=replace(LAUNCHED, launches=(4, 4)))
+    log = conductor.log[before:]
+    assert [row.launches for row in rows.values()] == [[3] * 4] * 3
+    assert {len(row.samples) for row in rows.values()} == {12}
+    pids = {(event.worker, event.pid) for event in log if event.what == "sample"}
+    assert len(pids) == len({pid for _, pid in pids}) == 3 * 4
+    for what in ("prepare", "results", "first_call", "warm_up"):
+        assert {(event.worker, event.pid) for event in log if event.what == what} == pids
+    orders = [tuple(e.worker for e in log if e.what == "prepare")[3 * launch : 3 * launch + 3] for launch in range(4)]
+    for place in zip(*orders[:3], strict=True):
+        assert len(set(place)) == 3  # everyone once in every place
+    assert {one["launches"] for row in rows.values() for one in row.ratios} == {4}
+    assert rows["right"].control["launches"] == 4
+
+
+def test_launches_end_when_they_agree_or_there_have_been_the_most(conductor):
+    precise = rows_of(conductor, ["3 ms", "3 ms + 10 %"], effort=replace(LAUNCHED, precision=0.5))["3 ms"]
+    assert (precise.stopped["why"], len(precise.launches)) == ("precise", 3)
+    moody = rows_of(conductor, ["3 ms", "moody"], effort=replace(LAUNCHED, precision=0.005))["moody"]
+    assert (moody.stopped["why"], len(moody.launches)) == ("budget", 4)
+    assert moody.stopped["rounds"] == len(moody.samples) == 12
+
+
+def test_an_interval_over_launches_holds_the_moods_of_processes(conductor):
+    moody = [Contender(name, "moody", LOADER) for name in ("one", "two")]
+    rows = rows_of(conductor, moody, effort=replace(LAUNCHED, launches=(8, 8)))
+    found = ratio(rows, "two", "one")
+    assert found["high"] - found["low"] > 0.02  # its rounds agree far better
+    assert found["verdict"] not in {"faster", "slower"}
+    (split,) = {len(row.launches) for row in rows.values()}
+    medians = [np.median(part) for part in np.split(np.asarray(rows["one"].samples), split)]
+    assert max(medians) / min(medians) > 1.01
+
+
+def test_a_worker_that_dies_in_a_later_launch_costs_its_row_and_no_other(conductor):
+    mortal = Contender("mortal", "right", LOADER)
+    shown = []
+
+    def kill(line):
+        shown.append(line)
+        if "launch 2 of at most 4, round 2" in line and line.endswith(": mortal"):
+            os.kill(conductor.worker(mortal).pid, signal.SIGKILL)
+
+    job = Measuring(conductor, CELL, [*contenders("3 ms", "right"), mortal], LAUNCHED, kill)
+    rows = measure(job)
+    assert (rows["mortal"].status, rows["mortal"].samples, rows["mortal"].launches) == ("crashed", [], [])
+    assert rows["mortal"].reason.startswith("worker killed by SIGKILL at 'sample'")
+    assert [sum(rows[name].launches) for name in ("3 ms", "right")] == [len(rows["3 ms"].samples)] * 2
+    assert ratio(rows, "right", "3 ms")["launches"] == len(rows["right"].launches) >= 3
+    assert not [line for line in shown if "launch 3" in line and line.endswith(": mortal")]
 
 
 def test_samples_are_long_enough_for_the_clock_and_warm_ups_are_kept(conductor):

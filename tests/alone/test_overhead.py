@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from suites.harness.cell import Cell
 from suites.harness.conductor import Conductor, Event
 from suites.harness.contender import Contender
@@ -31,6 +33,9 @@ def test_own_time_is_what_lies_between_answers_and_the_next_request():
         asked(12.0, 1.0, "sample"),
         asked(13.125, 1.0, "sample"),
         asked(14.25, 0.75, "sample"),
+        asked(15.0, 0.0, "prepare"),  # of a second launch
+        asked(15.0, 0.0, "sample"),
+        asked(15.125, 0.125, "sample"),
         asked(15.5, 0.5, "counters"),
         noted(16.5, "store", "one"),
         noted(17.0, ENDED, "one"),
@@ -42,10 +47,10 @@ def test_own_time_is_what_lies_between_answers_and_the_next_request():
     ]
     assert overhead(log) == Overhead(
         cells=2,
-        round_seconds=3.0,
-        own_round_seconds=0.25,
-        cell_seconds_median=(2.75 + 1.0) / 2,
-        cell_seconds_most=2.75,
+        round_seconds=3.0 + 0.25,
+        own_round_seconds=0.25 + 0.125,
+        cell_seconds_median=(2.625 + 1.0) / 2,
+        cell_seconds_most=2.625,
         most_in="one",
     )
     assert overhead([]) == Overhead(0, 0.0, 0.0, None, None, None)
@@ -68,9 +73,16 @@ def test_a_session_stores_what_measuring_cost_it_and_that_is_little():
     assert any(is_little() for _ in range(3))  # other work on the machine delays the conductor too
 
 
-def test_the_summary_says_what_an_interval_is_worth_and_what_measuring_cost():
-    session = Session(EFFORTS["quick"], Progress(1, None), Conductor())
-    inside = {"value": 1.0, "low": 0.98, "high": 1.02, "confidence": 0.95, "rounds": 30}
+@pytest.mark.parametrize(
+    ("effort", "expected"),
+    [
+        ("quick", "1 in 20 would, were processes alike: no verdict rests on an interval alone"),
+        ("standard", "1 in 20 would by chance"),
+    ],
+)
+def test_the_summary_says_what_an_interval_is_worth_and_what_measuring_cost(effort, expected):
+    session = Session(EFFORTS[effort], Progress(1, None), Conductor())
+    inside = {"value": 1.0, "low": 0.98, "high": 1.02, "confidence": 0.95, "rounds": 30, "launches": 1}
     session.controls = [inside, {**inside, "value": 1.04, "low": 1.01, "high": 1.06}]
     session.conductor.log += [
         noted(0.0, BEGUN, "step: one"),
@@ -79,6 +91,6 @@ def test_the_summary_says_what_an_interval_is_worth_and_what_measuring_cost():
         noted(4.5, ENDED, "step: one"),
     ]
     control, cost = list(summary(session))[1:3]
-    assert "ran twice in 2 cells, and its interval over the rounds left 1 out in 1 (in 1 of 20" in control
-    assert "no verdict rests on an interval alone; effects below 5.8 % cannot be seen today" in control
+    assert "ran twice in 2 cells, and its interval left 1 out in 1 (" in control
+    assert f"({expected}); effects below 5.8 % cannot be seen today" in control
     assert cost == "own cost: 6.7 % of the time of rounds, 1.00 s a cell, 1.00 s in step: one"

@@ -51,7 +51,7 @@ def control() -> Json:
                 "question": "step", "workload": "mlp", "formulation": "static", "device": "cpu", "dtype": "float32",
                 "batch_size": place + 1, "size": {}, "quantity": "step", "name": f"control[{place}]", "engine": "tape",
                 "value": value, "low": value - 0.012, "high": value + 0.012, "rounds": 12, "false_alarm": alarm,
-                "samples": [[1e-3] * 12, [1e-3] * 12],
+                "launches": 1 if alarm else 3, "samples": [[1e-3] * 12, [1e-3] * 12],
             }
         )  # fmt: skip
     return {"cells": CONTROLS, "false_alarms": 1, "smallest_effect": 0.018, "rows": rows}
@@ -92,6 +92,9 @@ def _fill(extra: Json, samples: list[float], place: int) -> None:
     }  # fmt: skip
     if extra["workload"] == "cnn" and measured:
         extra["stopped"] = {"why": "budget", "rounds": 12, "width": 0.041, "wanted": 0.02}
+        extra["launches"] = [5, 4, 3]
+        extra["interval"]["value"] = median * 1.002  # over launches, a level is not the median of all samples
+        extra["ratios"] = [ratio | {"launches": 3} for ratio in extra["ratios"]]
     if extra["question"] == "step" and extra["engine"] != "graph_replay" and measured:
         extra["split"] = {name: share * median for name, share in SPLIT.items()}
         closes = not (extra["engine"] == "torch_eager" and extra["batch_size"] == 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,11 @@ def test_how_a_row_was_measured_comes_back(second_results: Results) -> None:
     assert (row.schema, row.collector, row.first_call_seconds) == (2, False, 0.02)
     assert row.clock == Clock(5e-8, 2e-5)
     assert row.stopped == Stopped("budget", 12, 0.041, 0.02)
+    assert row.launches == (5, 4, 3)
+    assert {ratio.launches for ratio in row.ratios} == {3}
+    other = find(second_results, "step", "tape", workload="mlp")
+    assert other.launches == ()
+    assert {ratio.launches for ratio in other.ratios} == {1}
     assert row.positions == (0, 1, 2, 1, 0, 2)
     assert row.warm_up is not None
     assert (len(row.warm_up.seconds_per_call), row.warm_up.stable) == (4, True)
@@ -57,7 +63,10 @@ def test_a_stored_interval_is_shown_as_it_is(second_results: Results, whole_resu
     assert row.interval is not None
     time = time_of(row)
     assert (time.low, time.high) == (row.interval.low, row.interval.high)
-    assert (time.value, time.samples) == (estimate(row.seconds_per_call).value, len(row.seconds_per_call))
+    median = estimate(row.seconds_per_call).value
+    assert (time.value, time.samples) == (row.interval.value, len(row.seconds_per_call))
+    assert time.value == pytest.approx(1.002 * median)
+    assert time_of(replace(row, interval=replace(row.interval, value=None))).value == median
     older = find(whole_results, "step", "tape")
     assert time_of(older) == estimate(older.seconds_per_call)
 
@@ -119,6 +128,7 @@ def test_a_turned_ratio_turns_its_word(second_results: Results) -> None:
     own = second_results.ratio(cell, "graph", to="tape")
     assert own is not None
     assert (own.verdict, own.inverse("graph").verdict) == ("faster", "slower")
+    assert own.launches == own.inverse("graph").launches == 3
 
 
 def test_the_run_knows_its_control_and_its_cautions(second_results: Results) -> None:
@@ -126,7 +136,8 @@ def test_the_run_knows_its_control_and_its_cautions(second_results: Results) -> 
     assert run.control is not None
     assert (run.control.cells, run.control.false_alarms, run.control.smallest_effect) == (20, 1, 0.018)
     last = run.control.rows[-1]
-    assert (last.engine, last.value, last.false_alarm) == ("tape", 1.03, True)
+    assert (last.engine, last.value, last.false_alarm, last.launches) == ("tape", 1.03, True, 1)
+    assert run.control.rows[0].launches == 3
     assert last.cell == Cell("step", "mlp", "static", "cpu", "float32", "step", (), 20)
     assert run.cautions[0] == Caution("other load", "load 1.9 on 2 cores", "Stop other programs.")
     assert run.interrupted == "Ctrl-C after 310 s"
@@ -145,6 +156,8 @@ BROKEN: dict[str, tuple[str, Any, str]] = {
     "warm-up": ("benchmarks[0].extra_info.warm_up.stable", None, "expected true or false"),
     "clock": ("benchmarks[0].extra_info.clock.share_of_sample", "small", "expected a finite number"),
     "interval": ("benchmarks[0].extra_info.interval.low", 99.0, "expected at most"),
+    "launches": ("benchmarks[0].extra_info.ratios[0].launches", 0, "expected a whole number of at least 1"),
+    "launch": ("benchmarks[0].extra_info.launches", [4, 0.5], "expected a whole number"),
     "word": ("benchmarks[0].extra_info.ratios[0].verdict", "quicker", "expected one of faster, slower"),
     "split": ("benchmarks[0].extra_info.split", [0.1], "expected an object"),
     "check": ("benchmarks[0].extra_info.split_check.closes", 1, "expected true or false"),

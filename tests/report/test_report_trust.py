@@ -37,7 +37,11 @@ def said(results: Results) -> dict[str, Remark]:
 def test_the_control_says_what_can_be_seen(second_results: Results) -> None:
     remark = said(second_results)["seen?"]
     assert plain(remark.word) == "1.8 %"
-    assert "20 control cells, 1 of which came out as different all the same; 1 in 20 would" in plain(remark.sentence)
+    assert plain(remark.sentence) == (
+        "The same engine stood against itself in 20 control cells, 1 of which came out as different all the same: "
+        "0 of 19 over several launches, where 1 in 20 would by chance and 1 of 1 in a single launch, where 1 in 20 "
+        "would, did intervals hold what differs from process to process. Effects under 1.8 % cannot be seen."
+    )
     assert [plain(it) for it in remark.details] == [
         "False alarm: tape, step mlp, cpu, batch 20: 1.030 x [1.018, 1.042] in 12 rounds"
     ]
@@ -188,7 +192,7 @@ def test_the_page_of_the_second_schema_is_whole(second_page: str) -> None:
         "0.800 x [0.784, 0.816] faster",
         "1.050 x [1.030, 1.070] slower",
         "1.44 s of 1.80 s, does not close",
-        "budget, 12 rounds, 4.1 % wide of 2.0 % wanted",
+        "budget, 12 rounds in 3 launches, 4.1 % wide of 2.0 % wanted",
         "4 samples, never stable",
         "50.0 ns, 0.0020 % of a sample",
         "0: 2x, 1: 2x, 2: 2x",

@@ -197,6 +197,10 @@ def test_limitations_follow_from_the_runs(run: Json, results_of: Read) -> None:
     assert "commits;" not in texts
     schemas = {row.schema for row in results_of(run).records}
     assert ("keeps the memory that it frees" in texts) == (max(schemas) > 1)
+    launches = {len(row.launches) for row in results_of(run).records if row.schema > 1}
+    assert ("Where a cell had a single launch" in texts) == (0 in launches)
+    assert ("Where a cell had several launches" in texts) == (3 in launches)
+    assert "no word is given for such an interval alone" in texts
     run["benchmarks"][0]["extra_info"]["agreement"]["verdict"] = "unchecked"
     second = run | {"commit_info": {"id": "fedcba9876543210", "dirty": True}}
     texts = plain(" ".join(limitations(results_of(run, second))))
