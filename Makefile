@@ -49,5 +49,7 @@ help:  ## this list
 $(READY): constraints.txt pyproject.toml
 	@echo "setting up .venv (once; again only when constraints.txt or pyproject.toml change)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar off -c constraints.txt -e '.[dev]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --progress-bar off --no-compile \
+		-c constraints.txt -e '.[dev]'
+	@$(BIN)/python -m compileall -qq -j 0 .venv/lib || true  # pip would on one core; some files are no Python, on purpose
 	@touch $(READY)
