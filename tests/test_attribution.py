@@ -153,6 +153,17 @@ def test_rows_share_one_process_and_have_equally_many_samples():
     assert rows[FULL].control["engine"] == BASE
 
 
+def test_what_shares_a_process_is_launched_once_with_the_rounds_of_all_launches():
+    effort = replace(BRIEF, launches=(2, 3))
+    chosen = [contender(name) for name in (BASE, REPLAY)]
+    with Conductor() as conductor:
+        rows = measure_cell(Measuring(conductor, CELL, chosen, effort, lambda _: None))
+        assert len({event.pid for event in conductor.log if event.what == "sample"}) == 1
+    (counted,) = {tuple(row.launches) for row in rows.values()}
+    assert len(counted) == 1
+    assert 3 * effort.min_rounds <= counted[0] == len(rows[BASE].samples)
+
+
 def test_guests_of_one_room_are_timed_each_on_its_own():
     cell = Cell("backward", "chain", "loss_and_grad", knobs=(("elements", 4), ("ops", 10)))
     chosen = [Contender(name, loader=LOADER, room="shared") for name in ("right", "3 ms")]

@@ -16,6 +16,9 @@ from typing import Any
 
 from engines.op import REQUIRED, Namespace, Op
 from engines.ops import control, conv, elementwise, index, linalg, loss, norm, pool, random, reduction, shape, update
+from engines.ops.settle import settle
+
+settle()
 
 TABLE = MappingProxyType(
     {
