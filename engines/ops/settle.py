@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import torch
 
-FUNCTIONS = ("acos", "asin", "atan", "cos", "erf", "erfc", "erfinv", "exp", "log", "log10", "log2", "sin", "sqrt", "tan",
-             "tanh", "trunc")  # fmt: skip
+FUNCTIONS = (
+    "acos", "asin", "atan", "cos", "erf", "erfc", "erfinv", "exp", "log", "log10", "log2", "sin", "sqrt", "tan", "tanh",
+    "trunc",
+)  # fmt: skip
 """What torch leaves to MKL, by torch's names."""
 
 
