@@ -2,8 +2,8 @@
 
 torch hands exp, tanh and others to MKL, which looks for the best kernel of each function when it is first called. Where
 that is by several threads at once, one of them may compute its share with a kernel of low precision, this once
-(PyTorch's issue 188792, open in 2026). It was seen here in one process of sixty: a gradient off by 2e-5, the same again
-right in the last place.
+(PyTorch's issue 188792, open in 2026). Three of 180 processes had it here: a gradient off by 2e-5 in the one call that
+came first.
 """
 
 from __future__ import annotations
