@@ -9,6 +9,7 @@ Where no compiler is found or it refuses, there are no functions and the graph r
 from __future__ import annotations
 
 import hashlib
+import math
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -161,6 +162,8 @@ def bound(function: Callable[..., int], body: Graph, name: str) -> Function:
         for var in body.outputs.values()
     ]
     in_place = bool(body.donated)
+    # Of up to one number every layout is contiguous.
+    strided = [place for place, var in enumerate(body.inputs.values()) if math.prod(var.spec.shape) > 1]
     aliases = [updated.get(var, 0) for var in body.outputs.values()]
     pack = struct.Struct(f"{given_count + len(results)}P").pack  # several times as fast as an array by ctypes
     address = torch.Tensor.data_ptr
@@ -186,8 +189,8 @@ def bound(function: Callable[..., int], body: Graph, name: str) -> Function:
     def call(*given: torch.Tensor, out: Sequence[torch.Tensor | None] = nowhere) -> tuple[torch.Tensor, ...]:
         if not checked:
             check(given)
-        for tensor in given:
-            if not tensor.is_contiguous():
+        for place in strided:
+            if not given[place].is_contiguous():
                 if in_place:
                     return on_kernels(given)
                 given = tuple(each.contiguous() for each in given)
