@@ -387,6 +387,23 @@ CASES: dict[str, tuple[Case, ...]] = {
         Case("without bias", (normal(4, 3), normal(3), None), ref.batch_norm),
         Case("one", (normal(3, 1, 2), normal(1), normal(1)), ref.batch_norm),
     ),
+    "batch_norm_gradients": (
+        Case(
+            "images",
+            (normal(3, 2, 2, 3), normal(3, 2, 2, 3), normal(2), positive(2), normal(2)),
+            ref.batch_norm_gradients,
+        ),
+        Case(
+            "rows",
+            (stretched(normal(4, 1), 4, 3), turned(normal(3, 4)), normal(3), positive(3), normal(3)),
+            ref.batch_norm_gradients,
+        ),
+        Case(
+            "one",
+            (normal(3, 1, 2), normal(3, 1, 2), normal(1), positive(1), normal(1)),
+            ref.batch_norm_gradients,
+        ),
+    ),
     "batch_norm_backward": (
         Case("images", (normal(3, 2, 2, 3), normal(3, 2, 2, 3), normal(2), positive(2)), ref.batch_norm_backward),
         Case(

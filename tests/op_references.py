@@ -143,6 +143,12 @@ def batch_norm_backward(g: Any, x: Any, mean: Any, rstd: Any) -> torch.Tensor:
     return norm_backward(g, x, mean.reshape(shape), rstd.reshape(shape), (0, *range(2, x.ndim)))
 
 
+def batch_norm_gradients(g: Any, x: Any, mean: Any, rstd: Any, weight: Any) -> tuple[torch.Tensor, ...]:
+    shape, dims = (-1, *[1] * (x.ndim - 2)), (0, *range(2, x.ndim))
+    u = (x - mean.reshape(shape)) * rstd.reshape(shape)
+    return batch_norm_backward(g * weight.reshape(shape), x, mean, rstd), (g * u).sum(dims), g.sum(dims)
+
+
 def layer_norm_backward(g: Any, x: Any, mean: Any, rstd: Any, normalized_shape: tuple[int, ...]) -> torch.Tensor:
     return norm_backward(g, x, mean, rstd, tuple(range(-len(normalized_shape), 0)))
 

@@ -232,6 +232,7 @@ def cases(channels: int, dtype: torch.dtype) -> list[tuple[str, list[torch.Tenso
         found += [
             ("batch_norm_train", [x, mean, rstd], attrs),
             ("batch_norm_backward", [rand(*x.shape), x, mean, rstd], {}),
+            ("batch_norm_gradients", [rand(*x.shape), x, mean, rstd, mean], {}),
         ]
     return found
 

@@ -73,7 +73,8 @@ def _op(name: str, make: Callable[[Op], Callable[..., Any]]) -> Op:
 
 
 CONVOLUTIONS = ("conv2d", "conv2d_input", "conv2d_weight", "conv2d_weight_bias")
-PLAIN = ("max_pool2d_with_indices", "avg_pool2d", "batch_norm_train", "batch_norm_backward")
+NORMS = ("batch_norm_train", "batch_norm_backward", "batch_norm_gradients")
+PLAIN = ("max_pool2d_with_indices", "avg_pool2d", *NORMS)
 INTO = ("max_pool2d_backward", "avg_pool2d_backward")
 
 NHWC: Mapping[str, Op] = MappingProxyType(

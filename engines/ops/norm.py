@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from engines.op import REQUIRED, Namespace, Op
+from engines.op import REQUIRED, Joint, Namespace, Op
 
 aten = torch.ops.aten
 Shape = tuple[int, ...]
@@ -38,6 +38,10 @@ def _batch_norm(x: Any, weight: Any, bias: Any, *, eps: float) -> Any:
 def _batch_norm_backward(g: Any, x: Any, mean: Any, rstd: Any) -> Any:
     flags = [True, False, False]
     return aten.native_batch_norm_backward.default(g, x, None, None, None, mean, rstd, True, 0.0, flags)[0]
+
+
+def _batch_norm_gradients(g: Any, x: Any, mean: Any, rstd: Any, weight: Any) -> Any:
+    return aten.native_batch_norm_backward.default(g, x, weight, None, None, mean, rstd, True, 0.0, [True] * 3)
 
 
 def _layer_norm(x: Any, weight: Any, bias: Any, *, normalized_shape: Shape, eps: float) -> Any:
@@ -91,6 +95,19 @@ def _batch_norm_bias(
     ops: Namespace, g: Any, _y: Any, _mean: Any, _r: Any, _x: Any, _w: Any, b_shape: Shape, **_: Any
 ) -> Any:
     return _nothing(ops, g, b_shape) if g[0] is None else ops.sum(g[0], dim=_channel_dims(g[0]))
+
+
+def _batch_norm_together(
+    ops: Namespace, g: Any, _y: Any, mean: Any, rstd: Any, x: Any, weight: Any, _b: Any, **attrs: Any
+) -> Any:
+    """The gradients of x, weight and bias, in one pass where y alone was used."""
+    if g[0] is not None and g[1] is None and g[2] is None:
+        return ops.batch_norm_gradients(g[0], x, mean, rstd, weight)
+    return (
+        _batch_norm_x(ops, g, None, mean, rstd, x, weight, None, **attrs),
+        _batch_norm_weight(ops, g, None, mean, rstd, x, None, None, **attrs),
+        _batch_norm_bias(ops, g, None, None, None, None, None, weight.shape, **attrs),
+    )
 
 
 def _layer_norm_x(
@@ -156,6 +173,56 @@ def _batch_second(name: str) -> Any:
     return rule
 
 
+def _total(ops: Namespace, parts: list[Any], x: Any, shape: Shape) -> Any:
+    """The sum of parts, zeros of a shape where there are none."""
+    return sum(parts[1:], parts[0]) if parts else ops.full_like(x, shape=shape, value=0.0)
+
+
+def _gradients_g(
+    ops: Namespace, c: Any, _x: Any, _w: Any, _b: Any, _g: Any, x: Any, mean: Any, rstd: Any, weight: Any
+) -> Any:
+    c_x, c_weight, c_bias = (c[0], *(_per_channel(ops, part, x) for part in c[1:]))
+    parts = []
+    if c_x is not None:  # D is symmetric in g, c
+        parts.append(ops.batch_norm_backward(c_x, x, mean, rstd) * _per_channel(ops, weight, x))
+    if c_weight is not None:
+        parts.append(c_weight * (x - _per_channel(ops, mean, x)) * _per_channel(ops, rstd, x))
+    if c_bias is not None:
+        parts.append(ops.broadcast_to(c_bias, shape=tuple(x.shape)))
+    return _total(ops, parts, x, tuple(x.shape))
+
+
+def _gradients_weight(
+    ops: Namespace, c: Any, _x: Any, _w: Any, _b: Any, g: Any, x: Any, mean: Any, rstd: Any, _weight: Any
+) -> Any:
+    back = [] if c[0] is None else [ops.sum(g * ops.batch_norm_backward(c[0], x, mean, rstd), dim=_channel_dims(x))]
+    return _total(ops, back, x, tuple(mean.shape))
+
+
+def _gradients_second(name: str) -> Any:
+    """By x, mean or rstd."""
+    of_backward = _batch_second(name)
+
+    def of_sum(ops: Namespace, c_g: Any, x: Any, mean: Any, rstd: Any) -> Any:
+        """Of the sum of g u, of whose terms c_g are the weights times g."""
+        if name == "x":
+            return c_g * rstd
+        return ops.sum(-(c_g * rstd) if name == "mean" else c_g * (x - mean), dim=_channel_dims(x))
+
+    def rule(
+        ops: Namespace, c: Any, _x: Any, _w: Any, _b: Any, g: Any, x: Any, mean: Any, rstd: Any, weight: Any
+    ) -> Any:
+        parts = []
+        if c[0] is not None:
+            parts.append(of_backward(ops, c[0], None, g * _per_channel(ops, weight, x), x, mean, rstd))
+        if c[1] is not None:
+            apart = (_per_channel(ops, statistic, x) for statistic in (mean, rstd))
+            parts.append(of_sum(ops, _per_channel(ops, c[1], x) * g, x, *apart))
+        return _total(ops, parts, x, tuple(x.shape if name == "x" else mean.shape))
+
+    return rule
+
+
 def _layer_second(name: str) -> Any:
     def rule(
         ops: Namespace, c: Any, _out: Any, g: Any, x: Any, mean: Any, rstd: Any, *, normalized_shape: Shape
@@ -171,6 +238,13 @@ OPS = (
         _batch_norm,
         (_batch_norm_x, _batch_norm_weight, _batch_norm_bias),
         attrs={"eps": 1e-5},
+        outputs=3,
+        joint=Joint((0, 1, 2), _batch_norm_together),
+    ),
+    Op(
+        "batch_norm_gradients",  # with respect to x, weight and bias, in one pass over g
+        _batch_norm_gradients,
+        (_gradients_g, *map(_gradients_second, ("x", "mean", "rstd")), _gradients_weight),
         outputs=3,
     ),
     Op(
