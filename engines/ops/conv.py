@@ -7,6 +7,7 @@ gradients.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -15,6 +16,11 @@ from engines.op import REQUIRED, Joint, Namespace, Op
 
 Pair = int | tuple[int, int]
 Shape = tuple[int, ...]
+
+
+PLAIN_ELEMENTS = 20480
+"""A single image of so many numbers or fewer torch convolves on the CPU by its plain kernels (`use_mkldnn` in its
+Convolution.cpp). There a transposed convolution takes twice the time of the same by `convolution_backward`."""
 
 
 def pair(size: Pair) -> list[int]:
@@ -32,6 +38,12 @@ def _conv2d_input(
     dilation: Pair,
     groups: int,
 ) -> torch.Tensor:
+    if g.is_cpu and shape[0] == 1 and math.prod(shape) <= PLAIN_ELEMENTS:
+        x = g.new_empty(1).expand(shape)  # only its sizes are read
+        steps, pads, gaps, flags = pair(stride), pair(padding), pair(dilation), [True, False, False]
+        backward = torch.ops.aten.convolution_backward.default
+        gradient: torch.Tensor = backward(g, x, weight, None, steps, pads, gaps, False, [0, 0], groups, flags)[0]
+        return gradient
     # The transposed convolution is this gradient; unlike convolution_backward it needs no input to read sizes of.
     steps, pads, gaps = pair(stride), pair(padding), pair(dilation)
     rest = [
