@@ -39,12 +39,13 @@ def _conv2d_input(
     groups: int,
 ) -> torch.Tensor:
     if g.is_cpu and shape[0] == 1 and math.prod(shape) <= PLAIN_ELEMENTS:
-        x = g.new_empty(1).expand(shape)  # only its sizes are read
-        steps, pads, gaps, flags = pair(stride), pair(padding), pair(dilation), [True, False, False]
-        backward = torch.ops.aten.convolution_backward.default
-        gradient: torch.Tensor = backward(g, x, weight, None, steps, pads, gaps, False, [0, 0], groups, flags)[0]
+        x = _of_sizes(g, shape)
+        flags = [True, False, False]
+        gradient: torch.Tensor = _backward(
+            g, x, weight, stride=stride, padding=padding, dilation=dilation, groups=groups, flags=flags
+        )[0]
         return gradient
-    # The transposed convolution is this gradient; unlike convolution_backward it needs no input to read sizes of.
+    # The transposed convolution is this gradient, too, and needs no input to read sizes of.
     steps, pads, gaps = pair(stride), pair(padding), pair(dilation)
     rest = [
         shape[d] - ((g.shape[d] - 1) * steps[d - 2] - 2 * pads[d - 2] + gaps[d - 2] * (weight.shape[d] - 1) + 1)
@@ -53,30 +54,36 @@ def _conv2d_input(
     return torch.conv_transpose2d(g, weight, None, steps, pads, rest, groups, gaps)
 
 
+def _of_sizes(g: torch.Tensor, shape: Shape) -> torch.Tensor:
+    """Stands for an operand of which a kernel reads the sizes alone."""
+    return g.new_empty(1).expand(shape)
+
+
 def _backward(
     g: torch.Tensor,
     x: torch.Tensor,
+    weight: torch.Tensor,
     *,
-    shape: Shape,
     stride: Pair,
     padding: Pair,
     dilation: Pair,
     groups: int,
     flags: list[bool],
 ) -> Any:
-    weight = g.new_empty(1).expand(shape)  # only its sizes are read
     return torch.ops.aten.convolution_backward.default(
-        g, x, weight, [shape[0]], pair(stride), pair(padding), pair(dilation), False, [0, 0], groups, flags
+        g, x, weight, [weight.shape[0]], pair(stride), pair(padding), pair(dilation), False, [0, 0], groups, flags
     )
 
 
-def _conv2d_weight(g: torch.Tensor, x: torch.Tensor, **attrs: Any) -> torch.Tensor:
-    gradient: torch.Tensor = _backward(g, x, **attrs, flags=[False, True, False])[1]
+def _conv2d_weight(g: torch.Tensor, x: torch.Tensor, *, shape: Shape, **attrs: Any) -> torch.Tensor:
+    gradient: torch.Tensor = _backward(g, x, _of_sizes(g, shape), **attrs, flags=[False, True, False])[1]
     return gradient
 
 
-def _conv2d_weight_bias(g: torch.Tensor, x: torch.Tensor, **attrs: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    _, weight, bias = _backward(g, x, **attrs, flags=[False, True, True])
+def _conv2d_weight_bias(
+    g: torch.Tensor, x: torch.Tensor, *, shape: Shape, **attrs: Any
+) -> tuple[torch.Tensor, torch.Tensor]:
+    _, weight, bias = _backward(g, x, _of_sizes(g, shape), **attrs, flags=[False, True, True])
     return weight, bias
 
 
