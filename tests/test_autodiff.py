@@ -163,6 +163,52 @@ def test_gradients_of_a_convolution_are_the_tape_s_to_the_bit() -> None:
     assert_same_bits(*both(penalty, parameters))
 
 
+def of_norm(used: str) -> Loss:
+    """A loss of what batch norm gives: y, or its statistics, too, or these alone."""
+
+    def loss(ops: Any, p: Mapping[str, Any]) -> Any:
+        y, mean, rstd = ops.batch_norm_train(p["x"], p["w"], p["b"])
+        y, statistics = ops.sum(ops.tanh(y)), ops.sum(mean * mean * rstd)
+        return {"y": y, "statistics": statistics}[used] if used != "all" else y + statistics
+
+    return loss
+
+
+@pytest.mark.parametrize(
+    ("wrt", "used", "expected"),
+    [
+        (["x", "w", "b"], "y", {"batch_norm_gradients": 1}),
+        (["x"], "y", {"batch_norm_backward": 1}),
+        (["w", "b"], "y", {}),
+        (["x", "w", "b"], "all", {"batch_norm_backward": 1}),
+        (["x", "w", "b"], "statistics", {}),
+    ],
+)
+def test_batch_norm_s_gradients_share_a_node_where_all_are_asked_for_and_y_alone_was_used(
+    wrt: list[str], used: str, expected: dict[str, int]
+) -> None:
+    specs = {"x": spec(4, 3, 2, 2), "w": spec(3), "b": spec(3)}
+    counts = ops_of(verify(differentiate(loss_graph(of_norm(used), specs), "loss", wrt)))
+    del counts["batch_norm_train"]
+    assert {name: n for name, n in counts.items() if name.startswith("batch_norm")} == expected
+
+
+@pytest.mark.parametrize("used", ["y", "all", "statistics"])
+def test_batch_norm_s_gradients_are_torch_s_whatever_was_used(used: str) -> None:
+    parameters = {"x": array(4, 3, 2, 2), "w": array(3, seed=1), "b": array(3, seed=2)}
+    parameters = {name: value.astype(np.float64) for name, value in parameters.items()}
+    ours, compiled = both(of_norm(used), parameters)
+    assert_same_bits(ours, compiled)
+    x, w, b = (torch.tensor(value, requires_grad=True) for value in parameters.values())
+    var, mean = torch.var_mean(x, dim=(0, 2, 3), correction=0)
+    y = torch.nn.functional.batch_norm(x, None, None, w, b, True)
+    parts = {"y": y.tanh().sum(), "statistics": (mean * mean / torch.sqrt(var + 1e-5)).sum()}
+    loss = sum(parts.values()) if used == "all" else parts[used]
+    wanted = torch.autograd.grad(loss, (x, w, b), allow_unused=True)
+    for found, expected in zip(ours[1:], wanted, strict=True):
+        torch.testing.assert_close(found, torch.zeros_like(found) if expected is None else expected)
+
+
 def test_what_stands_behind_the_loss_is_not_differentiated() -> None:
     def model(ops: Any, s: Mapping[str, Any]) -> Mapping[str, Any]:
         y = ops.tanh(s["x"])
