@@ -10,6 +10,7 @@ The outcome is one word, and a sentence with the figures behind it:
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from report import units
@@ -55,8 +56,9 @@ class Comparison:
         shown = sorted(self.ratios, key=lambda pair: pair[1].value)
         if not shown:
             return self.short()
-        rounds = sorted({ratio.rounds for _, ratio in shown})
-        counted = f"{' or '.join(map(str, rounds))} paired rounds a cell"
+        counted = f"{_numbers(ratio.rounds for _, ratio in shown)} paired rounds a cell"
+        if any(ratio.launches > 1 for _, ratio in shown):
+            counted += f", in launches: {_numbers(ratio.launches for _, ratio in shown)}"
         if len(shown) <= ALL_LISTED:
             return f"{self.short()} {'; '.join(self._one(*pair) for pair in shown)}; {counted}."
         return f"{self.short()} From {self._one(*shown[0])} to {self._one(*shown[-1])}; {counted}."
@@ -98,3 +100,7 @@ def compare(results: Results, labels: Labels, question: Question, engine: str, t
         elif {engine, to} & {row.engine for row in rows}:
             untold += 1
     return Comparison(engine, to, tuple(found), untold, labels)
+
+
+def _numbers(found: Iterable[int]) -> str:
+    return " or ".join(map(str, sorted(set(found))))

@@ -67,6 +67,15 @@ def test_the_word_follows_from_the_interval(
         assert top(results) == sentence
 
 
+def test_ratios_over_launches_tell_how_many(empty_run: Json, make: SimpleNamespace, results_of: Read) -> None:
+    rows = pair(make, "step", 8, (0.4, 0.5))
+    for row in rows:
+        for ratio in row["extra_info"]["ratios"]:
+            ratio |= {"rounds": 60, "launches": 5}
+    answer = answers(results_of(empty_run | {"benchmarks": rows}))["step"]
+    assert plain(answer.sentence).endswith("(mlp, batch 8); 60 paired rounds a cell, in launches: 5.")
+
+
 def test_cells_that_differ_make_it_depend(empty_run: Json, make: SimpleNamespace, results_of: Read) -> None:
     bounds = [(0.4, 0.5), (0.6, 0.7), (0.9, 1.1), (1.2, 1.3)]
     rows = [row for batch, it in enumerate(bounds, 1) for row in pair(make, "step", batch, it)]
