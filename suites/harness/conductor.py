@@ -5,8 +5,8 @@
         worker.ask("prepare", cell=..., contender=...)
 
 It computes nothing itself, so that while a worker is timed this process sleeps on a pipe. Workers come from one fork
-server for each interpreter, and work on one cell each: what a process has done before makes it faster or slower by some
-per cent, and no two engines of a session have done the same.
+server for each interpreter, and work on one launch of one cell each: what a process has done before makes it faster or
+slower by some per cent, and no two engines of a session have done the same.
 """
 
 from __future__ import annotations
@@ -226,7 +226,7 @@ class Conductor:
         self._modules = tuple(dict.fromkeys(who.module for who in (Contender(EAGER), *contenders)))
 
     def worker(self, contender: Contender) -> Worker | Guest:
-        """The contender's worker, the same until `end_cell`, or its place in the one of its room."""
+        """The contender's worker, the same until `end_workers`, or its place in the one of its room."""
         if contender.room:
             host = Contender(contender.room, python=contender.python, collector=contender.collector)
             return Guest(contender, self._own(host))
@@ -289,8 +289,8 @@ class Conductor:
         workers = [*self._workers.values(), *([self._judge] if self._judge is not None else [])]
         return {worker.contender.label: {**worker.facts, "variables": FIXED} for worker in workers}
 
-    def end_cell(self) -> None:
-        """End every worker but the judge: the next cell begins with new ones, all of the same age."""
+    def end_workers(self) -> None:
+        """End every worker but the judge: the next launch begins with new ones, all of the same age."""
         for worker in self._workers.values():
             worker.kill()
         for worker in self._workers.values():
@@ -298,7 +298,7 @@ class Conductor:
 
     def close(self) -> None:
         """End every worker and remove the folder."""
-        self.end_cell()
+        self.end_workers()
         if self._judge is not None:
             self._judge.end()
         for server in self._servers.values():

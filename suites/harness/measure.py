@@ -204,7 +204,7 @@ def _launches_until_precise(job: Measuring, arms: Sequence[Arm]) -> None:
     readied = (order for block in blocks(arms, f"{job.cell.name}, made ready") for order in block)
     for number in range(1, most + 1):
         if number > 1:
-            job.conductor.end_cell()
+            job.conductor.end_workers()
         _make_ready(job, next(readied))
         if most == 1:
             done = _rounds_until_precise(job, arms, dealt)
@@ -228,14 +228,14 @@ def _rounds_until_precise(job: Measuring, arms: Sequence[Arm], dealt: Dealt) -> 
                 break
             grown = SOONER * (_widest(ratios) / job.effort.precision) ** 2  # widths shrink as the root
             look_at = rounds * max(LEAST_GROWTH, grown)
-    _end_launch(arms, rounds)
+    _end_launches(arms, [rounds])
     return rounds
 
 
 def _rounds_for_a_time(job: Measuring, arms: Sequence[Arm], dealt: Dealt, which: str) -> int:
     """Blocks of rounds until the time is spent: where there are several launches, more rounds in one tell little."""
     *_, rounds = _blocks_of_rounds(job, arms, dealt, which)
-    _end_launch(arms, rounds)
+    _end_launches(arms, [rounds])
     return rounds
 
 
@@ -254,10 +254,10 @@ def _blocks_of_rounds(job: Measuring, arms: Sequence[Arm], dealt: Dealt, which: 
                 return
 
 
-def _end_launch(arms: Sequence[Arm], rounds: int) -> None:
+def _end_launches(arms: Sequence[Arm], rounds: Sequence[int]) -> None:
     for arm in arms:
         if arm.row.running:
-            arm.row.launches.append(rounds)
+            arm.row.launches.extend(rounds)
 
 
 def _is_enough(job: Measuring, ratios: Mapping[str, Ratio]) -> bool:
@@ -271,7 +271,7 @@ def _fixed_rounds(job: Measuring, arms: Sequence[Arm], take: Callable[[Measuring
     for number in range(1, wanted + 1):
         with _all_fresh(job, arms) if job.cell.cold else nullcontext():
             _round(job, next(orders), f"round {number} of {wanted}", take)
-    _end_launch(arms, wanted)
+    _end_launches(arms, [1] * wanted if job.cell.cold else [wanted])
     ratios = _watched(arms)
     _stop(arms, {"why": "fixed", "rounds": wanted, "width": _widest(ratios) if ratios else None, "wanted": None})
 

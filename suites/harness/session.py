@@ -59,7 +59,7 @@ class Session:
             try:
                 self._rows[cell] = how(job)
             finally:
-                self.conductor.end_cell()
+                self.conductor.end_workers()
             self.conductor.note(ENDED, group_of(cell))
             self._keep_control(cell, self._rows[cell])
             self.progress.finish_cell()

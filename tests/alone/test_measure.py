@@ -93,6 +93,7 @@ def test_a_slow_first_call_costs_no_samples_and_stands_in_its_own_row(conductor)
     assert max(slow.samples) < 0.1
     preparing = replace(CELL, question="preparing", quantity="prepare", rounds=2, cold=True)
     cold = rows_of(conductor, ["3 ms", "slow first call"], preparing)
+    assert {tuple(row.launches) for row in cold.values()} == {(1, 1)}  # each round in a process of its own
     assert cold["slow first call"].phases["first call"] == pytest.approx(1.5, rel=0.1)
     assert min(cold["slow first call"].samples) > 1.5
     assert np.median(cold["slow first call"].samples) - np.median(cold["3 ms"].samples) > 1.0
@@ -162,7 +163,7 @@ LAUNCHED = replace(BRIEF, launches=(3, 4), min_rounds=3, max_rounds=3, seconds_p
 
 
 def test_each_launch_gives_everyone_a_new_process_that_is_checked_and_made_ready_in_another_order(conductor):
-    conductor.end_cell()
+    conductor.end_workers()
     before = len(conductor.log)
     rows = rows_of(conductor, ["3 ms", "right"], effort=replace(LAUNCHED, launches=(4, 4)))
     log = conductor.log[before:]
@@ -282,7 +283,7 @@ def test_the_control_runs_in_the_same_schedule_and_is_no_row_of_the_comparison(c
 
 
 def test_the_log_proves_the_order_of_execution(conductor):
-    conductor.end_cell()
+    conductor.end_workers()
     before = len(conductor.log)
     rows_of(conductor, [Contender("tape"), Contender("torch_eager")])
     measure(Measuring(conductor, Cell("memory", "mlp", "step", 4), [Contender("tape")], BRIEF, lambda _: None))
@@ -304,7 +305,7 @@ def test_the_log_proves_the_order_of_execution(conductor):
 
 
 def test_each_cell_begins_with_new_processes_and_the_judge_stays(conductor):
-    conductor.end_cell()
+    conductor.end_workers()
     before = len(conductor.log)
     session = Session(BRIEF, Progress(2, None), conductor)
     for cell in (CELL, replace(CELL, batch_size=2)):
