@@ -1,8 +1,11 @@
-"""What every test relies on."""
+"""What every test relies on, and what several ask for."""
 
 from collections.abc import Iterator
 
 import pytest
+import torch
+
+from engines.graph.lower.registers import registers
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -11,3 +14,12 @@ def a_run_of_its_own() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("PYTEST_XDIST_WORKER", raising=False)
         yield
+
+
+@pytest.fixture(params=["AVX512", "AVX2", "DEFAULT"])
+def processor(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """What is written in C is written for such a processor. A compiler makes it run on this one, if not as fast."""
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: request.param)
+    registers.cache_clear()
+    yield request.param
+    registers.cache_clear()

@@ -197,6 +197,7 @@ SIZES: list[tuple[tuple[int, ...], int, int | tuple[int, int]]] = [
 ]
 
 
+@pytest.mark.usefixtures("processor")
 @pytest.mark.parametrize("with_pool", [False, True])
 @pytest.mark.parametrize(("image", "outs", "padding"), SIZES)
 def test_winograd_gives_what_the_convolution_gives(
@@ -219,6 +220,7 @@ SMALL: list[tuple[tuple[int, ...], tuple[int, ...], int | tuple[int, int]]] = [
 ]
 
 
+@pytest.mark.usefixtures("processor")
 @pytest.mark.parametrize("with_relu", [False, True])
 @pytest.mark.parametrize("with_bias", [False, True])
 @pytest.mark.parametrize(("image", "window", "padding"), SMALL)

@@ -75,6 +75,7 @@ SIZES: list[tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]] = [
 ]
 
 
+@pytest.mark.usefixtures("processor")
 @pytest.mark.parametrize(("shape", "weight", "window"), SIZES)
 def test_gradients_behind_a_pool_are_the_kernels(shape: Any, weight: Any, window: Any) -> None:
     graph = network(shape, weight, **window)

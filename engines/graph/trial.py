@@ -3,8 +3,8 @@
     fastest([[as_it_is, another], ...])     # for each contest 0 or 1
 
 What is remembered stands beside the compiled code, under the hash of what was asked: the graphs without their lines in
-the user's source, torch's version, the processor and the number of threads. So a model is measured once on a machine,
-and from then on the same choice is made in every process.
+the user's source, how they are written in C, torch's version, the processor and the number of threads. So a model is
+measured once on a machine, and from then on the same choice is made in every process.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ import torch
 
 from engines.graph.executable import Executable
 from engines.graph.ir import Graph
+from engines.graph.lower import direct, winograd
 from engines.graph.lower.compiler import cache_folder, cpu_features, find_compiler
+from engines.graph.lower.turning import turn
 from engines.value import Spec
 
 FEWEST_ROUNDS, MOST_ROUNDS, BUDGET_SECONDS = 3, 15, 0.06
@@ -89,7 +91,8 @@ def _path(key: str) -> Path:
 
 def _key(graphs: Sequence[Graph]) -> str:
     texts = [re.sub(r"  # .*", "", str(graph)) for graph in graphs]
-    about = [torch.__version__, str(torch.get_num_threads()), str(find_compiler()), cpu_features()]
+    in_c = [winograd.TEXT, direct.TEXT, turn()]
+    about = [torch.__version__, str(torch.get_num_threads()), str(find_compiler()), cpu_features(), *in_c]
     return hashlib.sha256("\n".join([*about, *texts]).encode()).hexdigest()[:40]
 
 

@@ -22,14 +22,13 @@ from engines.graph.ir import Graph, Node, Var
 from engines.graph.lower.loops import comment
 from engines.graph.lower.piece import Pieces
 from engines.graph.lower.pooling import place_of
+from engines.graph.lower.registers import registers
 from engines.ops.conv import pair
 from engines.value import Spec
 
-LONGEST = 16
-"""Floats of a vector."""
-
 MOST_ROWS, MOST_CHANNELS = 4, 4
-"""Of a block: 16 vectors of sums, with which two units for products are busy, and room for what is multiplied."""
+"""Of a block, which may also take no more than half of the registers: with 8 vectors of sums two units for products are
+busy, and there is room for what is multiplied."""
 
 PARALLEL_PRODUCTS = 1 << 17
 """Products from which on threads share a convolution."""
@@ -78,7 +77,10 @@ def _numbers(node: Node) -> dict[str, int]:
     x, weight = (i.spec.shape for i in node.inputs[:2] if isinstance(i, Var))
     high, wide = pair(node.attrs["padding"])
     images, outs, rows, columns = node.outputs[0].spec.shape
-    lanes = next(size for size in (LONGEST, 8, 4) if size <= columns)
+    longest, number = registers()
+    lanes = next(size for size in (longest, 8, 4) if size <= min(longest, columns))
+    together = next(count for count in range(MOST_ROWS, 0, -1) if rows % count == 0)
+    most_channels = min(MOST_CHANNELS, number // 2 // together)
     return {
         "IMAGES": images,
         "IN": x[1],
@@ -93,8 +95,8 @@ def _numbers(node: Node) -> dict[str, int]:
         "COLUMNS": columns,
         "LANES": lanes,
         "VECTOR_BYTES": 4 * lanes,
-        "ROWS_AT_ONCE": next(count for count in range(MOST_ROWS, 0, -1) if rows % count == 0),
-        "CHANNELS_AT_ONCE": next(count for count in range(MOST_CHANNELS, 0, -1) if outs % count == 0),
+        "ROWS_AT_ONCE": together,
+        "CHANNELS_AT_ONCE": next(count for count in range(most_channels, 0, -1) if outs % count == 0),
         "PARALLEL": int(images * outs * rows * columns * math.prod(weight[1:]) >= PARALLEL_PRODUCTS),
     }
 

@@ -7,7 +7,7 @@ zeros.
     weight[o, ky, kx, :]       += g * x[n, y + ky, x + kx, :]         for each element g of channel o at (n, y, x)
     x[n, y + ky, x + kx, :]    += g * weight[o, ky, kx, :]
 
-Inside, channels lie innermost, in vectors of 16; each image is brought into that order and back in a thread's own
+Inside, channels lie innermost, in vectors; each image is brought into that order and back in a thread's own
 memory. Each thread adds up a weight's gradient of its own; these are added in the threads' order.
 """
 
@@ -23,12 +23,16 @@ from engines.graph.ir import Graph, Node, Var
 from engines.graph.lower.loops import comment
 from engines.graph.lower.nest import PARALLEL_WORK
 from engines.graph.lower.piece import Pieces
-from engines.graph.lower.turning import TURN, VECTOR
+from engines.graph.lower.registers import registers
+from engines.graph.lower.turning import turn
 from engines.graph.pooled import BACK, POOL, are_sparse_gradients, is_small
 from engines.value import Spec
 
-REGISTERS = 28
-"""Vectors of a weight that are added to at once: a processor has 32 of them."""
+MOST_TAPS = 28
+"""Elements of a window up to which a vector for each is added to at once: most processors have 32 registers or 16."""
+
+SPARE = 4
+"""Registers for what is multiplied; the others hold vectors of a weight."""
 
 
 def _sizes(size: int | tuple[int, ...] | None, default: tuple[int, ...] = (1, 1)) -> tuple[int, ...]:
@@ -45,7 +49,7 @@ def fits(body: Graph) -> bool:
         return dense and set(first.inputs) <= set(body.inputs.values()) and is_pooled(first)
     if first.op.name != BACK or not others or not are_sparse_gradients(first, others):
         return False
-    few = all(math.prod(_weight_shape(node)[2:]) <= REGISTERS for node in others)
+    few = all(math.prod(_weight_shape(node)[2:]) <= MOST_TAPS for node in others)
     return few and _fit_together(body)
 
 
@@ -86,7 +90,7 @@ def region(name: str, body: Graph, pieces: Pieces) -> str:
     lines = ", ".join(dict.fromkeys(comment(str(node.where)) for node in body.nodes))
     write = _pooled
     if body.nodes[0].op.name != POOL:
-        pieces.include(TURN)
+        pieces.include(turn())
         write = _gradients
     return "\n".join([f"// {lines}", f"int {name}(void **p) {{", *(f"  {s}" for s in write(body)), "  return 0;", "}"])
 
@@ -177,7 +181,7 @@ if (HAS_INPUT && !failed)
         total += v;
       }
       for (long group = 0; group < GROUPS; group++) {
-        const long first = group * VECTORS * 16, cell = o * TAPS * CHANNELS + first;
+        const long first = group * VECTORS * LANES, cell = o * TAPS * CHANNELS + first;
         if (HAS_WEIGHT) {
           float *const to = mine + cell;
           WEIGHT_LOOP
@@ -216,9 +220,10 @@ def _gradients(body: Graph) -> Iterator[str]:
     outs, ins, high, wide = _weight_shape(others[0])
     images, taps, (rows, columns) = g.spec.shape[0], high * wide, first.outputs[0].spec.shape[2:]
     windows, width = math.prod(g.spec.shape[2:]), columns + wide - 1
-    vectors = max(1, min(REGISTERS // taps, -(-ins // VECTOR)))
-    groups = -(-ins // (VECTOR * vectors))
-    channels = groups * vectors * VECTOR
+    lanes, count = registers()
+    vectors = max(1, min((count - SPARE) // taps, -(-ins // lanes)))
+    groups = -(-ins // (lanes * vectors))
+    channels = groups * vectors * lanes
     numbers = {
         "OUT": outs,
         "IN": ins,
@@ -230,6 +235,7 @@ def _gradients(body: Graph) -> Iterator[str]:
         "WIDTH": width,
         "ROW": columns,
         "VECTORS": vectors,
+        "LANES": lanes,
         "GROUPS": groups,
         "CHANNELS": channels,
         "CELLS": outs * taps * channels,
@@ -256,37 +262,49 @@ def _result(body: Graph, node: Node | None, index: int) -> str:
     return place_of(body, node.outputs[index]) if node is not None and index < len(node.outputs) else "NULL"
 
 
+def _place(tap: int, vector: int) -> str:
+    """Where a vector of a channel's weight stands, counted from the first."""
+    return f"{tap} * CHANNELS + {vector * registers().lanes}"
+
+
 def _offset(tap: int, wide: int, vector: int) -> str:
     """Where a vector of a neighbouring pixel stands, counted from the first of a window."""
-    return f"({tap // wide} * WIDTH + {tap % wide}) * CHANNELS + {vector * VECTOR}"
+    return f"({tap // wide} * WIDTH + {tap % wide}) * CHANNELS + {vector * registers().lanes}"
+
+
+def _held(taps: int, vectors: int) -> Iterator[list[tuple[int, int]]]:
+    """All vectors of a channel's weight, by tap and number: as many at a time as there are registers for."""
+    cells = [(tap, vector) for tap in range(taps) for vector in range(vectors)]
+    most = registers().number - SPARE
+    return (cells[start : start + most] for start in range(0, len(cells), most))
 
 
 def _weight_loop(taps: int, wide: int, vectors: int) -> Iterator[str]:
-    """All vectors of a weight kept in registers while elements go by."""
-    cells = [(tap, vector) for tap in range(taps) for vector in range(vectors)]
-    yield "{"
-    for tap, vector in cells:
-        yield f"  vector s{tap}_{vector} = *(vector *)(to + {tap} * CHANNELS + {vector * VECTOR});"
-    yield "  for (int i = 0; i < count; i++) {"
-    yield "    const float v = value[i], *const from = image + place[i] + first;"
-    for tap, vector in cells:
-        yield f"    s{tap}_{vector} += v * *(const vector *)(from + {_offset(tap, wide, vector)});"
-    yield "  }"
-    for tap, vector in cells:
-        yield f"  *(vector *)(to + {tap} * CHANNELS + {vector * VECTOR}) = s{tap}_{vector};"
-    yield "}"
+    """Vectors of a weight kept in registers while elements go by."""
+    for cells in _held(taps, vectors):
+        yield "{"
+        for tap, vector in cells:
+            yield f"  vector s{tap}_{vector} = LOAD(to + {_place(tap, vector)});"
+        yield "  for (int i = 0; i < count; i++) {"
+        yield "    const float v = value[i], *const from = image + place[i] + first;"
+        for tap, vector in cells:
+            yield f"    s{tap}_{vector} += v * *(const vector *)(from + {_offset(tap, wide, vector)});"
+        yield "  }"
+        for tap, vector in cells:
+            yield f"  LOAD(to + {_place(tap, vector)}) = s{tap}_{vector};"
+        yield "}"
 
 
 def _input_loop(taps: int, wide: int, vectors: int) -> Iterator[str]:
-    """The weight kept in registers while its multiples are added around each element."""
-    cells = [(tap, vector) for tap in range(taps) for vector in range(vectors)]
-    yield "{"
-    for tap, vector in cells:
-        yield f"  const vector w{tap}_{vector} = *(const vector *)(from + {tap} * CHANNELS + {vector * VECTOR});"
-    yield "  for (int i = 0; i < count; i++) {"
-    yield "    const float v = value[i];"
-    yield "    float *const to = back + place[i] + first;"
-    for tap, vector in cells:
-        yield f"    *(vector *)(to + {_offset(tap, wide, vector)}) += v * w{tap}_{vector};"
-    yield "  }"
-    yield "}"
+    """Vectors of the weight kept in registers while their multiples are added around each element."""
+    for cells in _held(taps, vectors):
+        yield "{"
+        for tap, vector in cells:
+            yield f"  const vector w{tap}_{vector} = *(const vector *)(from + {_place(tap, vector)});"
+        yield "  for (int i = 0; i < count; i++) {"
+        yield "    const float v = value[i];"
+        yield "    float *const to = back + place[i] + first;"
+        for tap, vector in cells:
+            yield f"    LOAD(to + {_offset(tap, wide, vector)}) += v * w{tap}_{vector};"
+        yield "  }"
+        yield "}"

@@ -12,8 +12,6 @@ PRELUDE = r"""
 #include <string.h>
 #include <omp.h>
 
-typedef float vector __attribute__((vector_size(64), aligned(4)));  // as many as a wide register holds
-
 #define INLINE static inline __attribute__((always_inline))
 
 INLINE float bits_to_float(int32_t bits) { float x; memcpy(&x, &bits, 4); return x; }

@@ -5,7 +5,7 @@
     M[p][t][o] = sum over c of V[p][t][c] U[p][c][o]
     y[o][tile t] = A' M[.][t][o] A + bias[o]       2 by 2 results, which are just one window of the pooling
 
-Inside, channels lie innermost, in vectors of 16: a band of an image is turned into that order, and results back. Tiles
+Inside, channels lie innermost, in vectors: a band of an image is turned into that order, and results back. Tiles
 are worked on in blocks for which V and M stay in the nearer caches. M is a matrix product for each place, in blocks of
 some tiles by some vectors of channels that are held in registers.
 """
@@ -23,13 +23,14 @@ from engines.graph.lower.loops import comment
 from engines.graph.lower.nest import PARALLEL_WORK
 from engines.graph.lower.piece import Pieces
 from engines.graph.lower.pooling import is_pooled, place_of
-from engines.graph.lower.turning import TURN, VECTOR
+from engines.graph.lower.registers import Registers, registers
+from engines.graph.lower.turning import turn
 from engines.graph.pooled import POOL
 from engines.ops.conv import pair
 from engines.value import Spec
 
-REGISTERS = 24
-"""Vectors of M held in registers: of 32, some are for what is multiplied."""
+SUMS = 0.75
+"""The share of all registers that hold vectors of M: the others are for what is multiplied."""
 
 BLOCK_BYTES = 256 * 1024
 """What V and M of a block of tiles may take of the nearer caches."""
@@ -70,10 +71,10 @@ def _is_plain_pool(node: Node, given: Var) -> bool:
 
 def region(name: str, body: Graph, pieces: Pieces) -> str:
     """A C function `int name(void **p)`: p points to the body's inputs, then to its outputs."""
-    pieces.include(TURN)
+    pieces.include(turn())
     first, *pools = body.nodes
     x, weight, *bias = _operands(first)
-    numbers = _numbers(first, pools)
+    numbers = _numbers(first, pools, registers())
     results = pools[0].outputs if pools else first.outputs
     places = {
         "IMAGE": place_of(body, x),
@@ -89,16 +90,15 @@ def region(name: str, body: Graph, pieces: Pieces) -> str:
     return "\n".join([f"// {lines}", f"int {name}(void **p) {{", constants, text, "}"])
 
 
-def _numbers(node: Node, pools: list[Node]) -> dict[str, int]:
+def _numbers(node: Node, pools: list[Node], machine: Registers) -> dict[str, int]:
     """What is fixed in the text, by name."""
     x, weight, *_ = _operands(node)
     images, ins, high, wide = x.spec.shape
     outs, (pad_high, pad_wide) = weight.spec.shape[0], pair(node.attrs["padding"])
     rows, columns = node.outputs[0].spec.shape[2:]
     tile_rows, tile_columns = (rows // 2, columns // 2) if pools else (-(-rows // 2), -(-columns // 2))
-    channels, results = (-(-count // VECTOR) * VECTOR for count in (ins, outs))
-    vectors = next(count for count in (4, 3, 2, 1) if results // VECTOR % count == 0)
-    together = REGISTERS // vectors
+    channels, results = (-(-count // machine.lanes) * machine.lanes for count in (ins, outs))
+    vectors, together = _block(results // machine.lanes, machine.number)
     band = -(-tile_rows // (1 if images >= FEW_IMAGES else BANDS))
     block = max(1, BLOCK_BYTES // (16 * 4 * (channels + results)) // together) * together
     return {
@@ -121,10 +121,18 @@ def _numbers(node: Node, pools: list[Node]) -> dict[str, int]:
         "BLOCK": min(block, -(-band * tile_columns // together) * together),
         "TOGETHER": together,
         "VECTORS": vectors,
+        "LANES": machine.lanes,
         "CELLS": channels * results,
         "POOLED": len(pools),
         "PARALLEL": int(math.prod(node.outputs[0].spec.shape) * ins >= PARALLEL_WORK),
     }
+
+
+def _block(vectors: int, count: int) -> tuple[int, int]:
+    """How many vectors of channels by how many tiles of M are held in so many registers at once."""
+    sums = int(SUMS * count)
+    wide = next(wide for wide in (4, 3, 2, 1) if vectors % wide == 0 and sums // wide * wide + wide < count)
+    return wide, sums // wide
 
 
 TEXT = """
@@ -179,7 +187,7 @@ for (long o = 0; o < OUTS; o++) added[o] = bias != NULL && o < OUT ? bias[o] : 0
       for (long t = 0; t < count; t++) {
         const long tile = first + t;
         const float *const corner = image + (tile / TILE_COLUMNS * 2 * WIDTH + tile % TILE_COLUMNS * 2) * CHANNELS;
-        for (long c = 0; c < CHANNELS; c += 16) {
+        for (long c = 0; c < CHANNELS; c += LANES) {
           vector a[4][4];
           #pragma GCC unroll 4
           for (int j = 0; j < 4; j++) {
@@ -196,7 +204,7 @@ for (long o = 0; o < OUTS; o++) added[o] = bias != NULL && o < OUT ? bias[o] : 0
           }
         }
       }
-      for (long p = 0; p < 16; p++) for (long o = 0; o < OUTS; o += VECTORS * 16)
+      for (long p = 0; p < 16; p++) for (long o = 0; o < OUTS; o += VECTORS * LANES)
         for (long t = 0; t < count; t += TOGETHER) {
           vector sums[TOGETHER][VECTORS];
           #pragma GCC unroll TILES_AT_ONCE
@@ -207,7 +215,7 @@ for (long o = 0; o < OUTS; o++) added[o] = bias != NULL && o < OUT ? bias[o] : 0
           for (long c = 0; c < CHANNELS; c++) {
             vector b[VECTORS];
             #pragma GCC unroll VECTORS_AT_ONCE
-            for (int j = 0; j < VECTORS; j++) b[j] = LOAD(u + c * OUTS + j * 16);
+            for (int j = 0; j < VECTORS; j++) b[j] = LOAD(u + c * OUTS + j * LANES);
             #pragma GCC unroll TILES_AT_ONCE
             for (int i = 0; i < TOGETHER; i++) {
               const float a = v[i * CHANNELS + c];
@@ -218,11 +226,11 @@ for (long o = 0; o < OUTS; o++) added[o] = bias != NULL && o < OUT ? bias[o] : 0
           #pragma GCC unroll TILES_AT_ONCE
           for (int i = 0; i < TOGETHER; i++)
             #pragma GCC unroll VECTORS_AT_ONCE
-            for (int j = 0; j < VECTORS; j++) LOAD(M + p * TAKEN + (t + i) * OUTS + o + j * 16) = sums[i][j];
+            for (int j = 0; j < VECTORS; j++) LOAD(M + p * TAKEN + (t + i) * OUTS + o + j * LANES) = sums[i][j];
         }
       for (long t = 0; t < count; t++) {
         const long row = (first + t) / TILE_COLUMNS, column = (first + t) % TILE_COLUMNS;
-        for (long o = 0; o < OUTS; o += 16) {
+        for (long o = 0; o < OUTS; o += LANES) {
           vector a[2][4];
           #pragma GCC unroll 4
           for (int j = 0; j < 4; j++) {
