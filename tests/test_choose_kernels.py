@@ -13,16 +13,17 @@ import pytest
 import torch
 
 from engines.graph import Executable, Graph, trace, trial, verify
-from engines.graph.formulations import HAS_ONEDNN, direct_of, onednn_of, patches_of, winograd_of
+from engines.graph.formulations import HAS_ONEDNN, direct_of, onednn_of, patches_of, weight_direct_of, winograd_of
 from engines.graph.fused import inline, readers_of, region_node
 from engines.graph.ir import Node
 from engines.graph.lower import compiler
 from engines.graph.passes import choose_kernels, pool
 from engines.graph.trial import fastest
+from engines.ops.conv import pair
 from tests.programs import assert_near, run, spec, tensor, text, traced
 
 PASS = sys.modules[choose_kernels.__module__]
-IN_C = r"conv2d_(winograd|direct)_[0-9a-f]{16}\("
+IN_C = r"conv2d_(winograd|direct|weight_direct|weight_bias_direct)_[0-9a-f]{16}\("
 """A call of a C function, which is named by its text."""
 CONVOLUTION = (spec(2, 8, 6, 8), spec(16, 8, 3, 3), spec(16))
 
@@ -100,14 +101,44 @@ def weight(ops: Any, g: Any, x: Any, out: int = 6, window: int = 3, **attrs: Any
 
 @pytest.mark.usefixtures("last")
 def test_the_gradient_by_a_small_weight_may_be_one_product() -> None:
-    graph = traced(lambda ops, g, x: weight(ops, g, x, padding=1), spec(2, 6, 5, 4), spec(2, 3, 5, 4))
+    graph = traced(lambda ops, g, x: weight(ops, g, x, padding=1), spec(2, 6, 5, 4), spec(2, 8, 5, 4))
     expected = """
-        graph f(x: f32[2,6,5,4], y: f32[2,3,5,4]) {
-          %0: f32[6,3,3,3] = conv2d_weight_patches(x, y, shape=(6, 3, 3, 3), padding=1)
+        graph f(x: f32[2,6,5,4], y: f32[2,8,5,4]) {
+          %0: f32[6,8,3,3] = conv2d_weight_patches(x, y, shape=(6, 8, 3, 3), padding=1)
           return out=%0
         }
     """
     assert text(inline(verify(choose_kernels(graph)))) == dedent(expected).strip()
+
+
+@pytest.mark.usefixtures("last")
+def test_the_gradient_by_a_weight_takes_the_relu_along_that_it_alone_comes_from() -> None:
+    shapes = [spec(2, 6, 5, 4), spec(2, 6, 5, 4), spec(2, 3, 5, 4)]
+    graph = traced(lambda ops, g, y, x: weight(ops, ops.relu_backward(g, y), x, padding=1), *shapes)
+    expected = """
+        graph f(x: f32[2,6,5,4], y: f32[2,6,5,4], z: f32[2,3,5,4]) {
+          %0: f32[6,3,3,3] = fused(a0=x, a1=y, a2=z) {
+            %0: f32[2,6,5,4] = relu_backward(a0, a1)
+            %1: f32[6,3,3,3] = conv2d_weight_direct(%0, a2, shape=(6, 3, 3, 3), padding=1)
+            return r0=%1
+          }
+          return out=%0
+        }
+    """
+    assert text(verify(choose_kernels(graph))) == dedent(expected).strip()
+
+
+@pytest.mark.usefixtures("last")
+def test_a_gradient_of_relu_that_others_read_is_left_where_it_is() -> None:
+    def model(ops: Any, s: Mapping[str, Any]) -> Mapping[str, Any]:
+        g = ops.relu_backward(s["g"], s["y"])
+        return {"w": weight(ops, g, s["x"], padding=1), "g": g}
+
+    graph = trace(model, {"g": spec(2, 6, 5, 4), "y": spec(2, 6, 5, 4), "x": spec(2, 3, 5, 4)})
+    chosen = verify(choose_kernels(graph))
+    assert [node.op.name for node in chosen.nodes] == ["relu_backward", "fused"]
+    inputs = [tensor(*var.spec.shape, seed=seed) for seed, var in enumerate(graph.inputs.values())]
+    assert_as_sums(Executable.build(chosen)(*inputs), run(graph, *inputs))
 
 
 @pytest.mark.parametrize("bias", [False, True])
@@ -233,6 +264,70 @@ def test_a_plain_sum_gives_what_the_convolution_gives(
 
     bias = {"b": spec(window[0])} if with_bias else {}
     assert_the_same(trace(model, {"x": spec(*image), "w": spec(*window), **bias}), direct_of)
+
+
+FEW: list[tuple[tuple[int, ...], tuple[int, ...], int | tuple[int, int]]] = [
+    ((9, 1, 28, 28), (32, 1, 3, 3), 0),  # rows of 26, of which some columns lie in two vectors; channels by four
+    ((2, 3, 7, 9), (5, 3, 3, 2), (1, 2)),  # a window that is no square, a border, one channel at a time
+    ((70, 4, 9, 6), (8, 4, 4, 3), (0, 1)),  # vectors of 4, and threads
+    ((3, 1, 30, 40), (6, 1, 5, 5), 2),
+    ((2, 2, 6, 30), (3, 2, 1, 13), 0),  # more columns of a window than there are registers for
+]
+
+
+@pytest.mark.usefixtures("processor")
+@pytest.mark.parametrize("with_relu", [False, True])
+@pytest.mark.parametrize("with_bias", [False, True])
+@pytest.mark.parametrize(("image", "window", "padding"), FEW)
+def test_the_sums_of_a_weight_are_its_gradient(
+    image: tuple[int, ...], window: tuple[int, ...], padding: int | tuple[int, int], with_bias: bool, with_relu: bool
+) -> None:
+    graph, plain, compiled = weight_gradient(image, window, padding, with_bias, with_relu)
+    inputs = [tensor(*var.spec.shape, seed=seed) for seed, var in enumerate(compiled.graph.inputs.values())]
+    assert re.search(IN_C, compiled.source)
+    assert_as_sums(compiled(*inputs), sums_of_a_weight(inputs, pair(padding))[: 1 + with_bias])
+    assert_as_sums(plain(*inputs), run(graph, *inputs))
+
+
+@pytest.mark.usefixtures("processor")
+def test_an_infinity_in_a_column_that_two_vectors_see_stays_one() -> None:
+    image, window, padding = FEW[0]
+    *_, compiled = weight_gradient(image, window, padding, with_bias=True, with_relu=False)
+    g, x = (tensor(*var.spec.shape, seed=seed) for seed, var in enumerate(compiled.graph.inputs.values()))
+    inputs = [g.abs(), x.index_fill(3, torch.tensor([20]), float("inf"))]
+    assert compiled(*inputs)[0].isinf().all()
+    assert_as_sums(compiled(*inputs), sums_of_a_weight(inputs, pair(padding)))
+
+
+def weight_gradient(
+    image: tuple[int, ...], window: tuple[int, ...], padding: int | tuple[int, int], with_bias: bool, with_relu: bool
+) -> tuple[Graph, Executable, Executable]:
+    """A graph that gives a weight's gradient, the same by sums on the kernels, and all as one region in C."""
+    pads = pair(padding)
+    seen = (image[0], window[0], *(image[d] + 2 * pads[d - 2] - window[d] + 1 for d in (2, 3)))
+
+    def model(ops: Any, s: Mapping[str, Any]) -> Mapping[str, Any]:
+        g = ops.relu_backward(s["g"], s["y"]) if with_relu else s["g"]
+        op = ops.conv2d_weight_bias if with_bias else ops.conv2d_weight
+        found = op(g, s["x"], shape=window, padding=padding)
+        return {"w": found[0], "b": found[1]} if with_bias else {"w": found}
+
+    relu = {"y": spec(*seen)} if with_relu else {}
+    graph = trace(model, {"g": spec(*seen), **relu, "x": spec(*image)})
+    other = weight_direct_of(graph.nodes[-1])
+    assert other is not None
+    plain = graph.with_nodes((*graph.nodes[:-1], other))
+    region = plain.with_nodes((region_node(plain.nodes, readers_of(plain)),))
+    return graph, Executable.build(plain), Executable.build(region)
+
+
+def sums_of_a_weight(inputs: Sequence[torch.Tensor], pads: Sequence[int]) -> list[torch.Tensor]:
+    """The gradients by weight and bias from g, what relu gave, if there is one, and x, summed in double precision."""
+    g, *y, x = inputs
+    slopes = (torch.where(y[0] > 0, g, 0.0) if y else g).double()
+    padded = torch.nn.functional.pad(x.double(), (pads[1], pads[1], pads[0], pads[0]))
+    patches = padded.unfold(2, g.shape[2], 1).unfold(3, g.shape[3], 1)
+    return [torch.einsum("norq,ncijrq->ocij", slopes, patches).float(), slopes.sum((0, 2, 3)).float()]
 
 
 def assert_the_same(graph: Graph, rule: Callable[[Node], Node | None]) -> None:

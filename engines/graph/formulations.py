@@ -3,6 +3,7 @@
     conv2d(x, w, b)   and  conv2d_winograd(x, w, b)       # the same within rounding
     conv2d(x, w, b)   and  conv2d_direct(x, w, b)
     conv2d_weight(g, x)  and  conv2d_weight_patches(g, x)
+    conv2d_weight(g, x)  and  conv2d_weight_direct(g, x)
 
 A formulation is an op with a kernel of its own, so that a graph that holds one still says what it means and runs
 anywhere. A lowering may write it in C.
@@ -11,12 +12,14 @@ anywhere. A lowering may write it in C.
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import torch
 
 from engines.graph.ir import Node, Var
 from engines.op import REQUIRED, Op
+from engines.ops import TABLE
 from engines.ops.conv import Pair, pair
 
 FEWEST_CHANNELS = 8
@@ -87,6 +90,7 @@ def _patches_bias(g: torch.Tensor, x: torch.Tensor, **attrs: Any) -> tuple[torch
 
 
 PATCHES_ATTRS = {"shape": REQUIRED, "stride": 1, "padding": 0}
+WEIGHT_ATTRS = {"shape": REQUIRED, "padding": 0}
 
 PATCHES = Op("conv2d_weight_patches", lambda g, x, **attrs: _patches(g, x, **attrs)[0], (None, None), PATCHES_ATTRS)
 """The gradient by a convolution's weight as one product of matrices: g, and what each of its elements saw of x."""
@@ -98,12 +102,27 @@ MOST_PATCHES = 1 << 18
 """Elements of all patches, up to which they stay in a core's cache: where they do not, writing them costs more than the
 product saves."""
 
+
+def _weight_direct(g: torch.Tensor, x: torch.Tensor, *, bias: bool, shape: tuple[int, ...], padding: Pair) -> Any:
+    return TABLE["conv2d_weight_bias" if bias else "conv2d_weight"].kernel(
+        g, x, stride=1, shape=shape, padding=padding, dilation=1, groups=1
+    )
+
+
+WEIGHT_DIRECT = Op("conv2d_weight_direct", partial(_weight_direct, bias=False), (None, None), WEIGHT_ATTRS)
+"""The gradient by a convolution's weight as C writes it: the plain sums. Elsewhere it is torch's own."""
+
+WEIGHT_BIAS_DIRECT = Op(
+    "conv2d_weight_bias_direct", partial(_weight_direct, bias=True), (None, None), WEIGHT_ATTRS, outputs=2
+)
+"""The same with the gradient by the bias."""
+
 HAS_ONEDNN = torch._C._has_mkldnn and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 FEWEST_PRODUCTS = 1 << 20
 """Multiplications of a matrix product from which on it is worth a second look."""
 
-OPS = (WINOGRAD, DIRECT, LINEAR_ONEDNN, MATMUL_ONEDNN, PATCHES, PATCHES_BIAS)
+OPS = (WINOGRAD, DIRECT, LINEAR_ONEDNN, MATMUL_ONEDNN, PATCHES, PATCHES_BIAS, WEIGHT_DIRECT, WEIGHT_BIAS_DIRECT)
 
 
 def winograd_of(node: Node) -> Node | None:
@@ -143,6 +162,18 @@ def patches_of(node: Node) -> Node | None:
     if not plain or g.spec.dtype != torch.float32 or not 0 < elements <= MOST_PATCHES:
         return None
     return Node(op, node.inputs, {name: node.attrs[name] for name in PATCHES_ATTRS}, node.outputs, node.where)
+
+
+def weight_direct_of(node: Node) -> Node | None:
+    """A weight's gradient as the sums that it is, where few channels are read: no stride or dilation, float32."""
+    op = {"conv2d_weight": WEIGHT_DIRECT, "conv2d_weight_bias": WEIGHT_BIAS_DIRECT}.get(node.op.name)
+    if op is None or not isinstance(g := node.inputs[0], Var):
+        return None
+    plain = [*pair(node.attrs["stride"]), *pair(node.attrs["dilation"]), node.attrs["groups"]] == [1] * 5
+    few = node.attrs["shape"][1] < FEWEST_CHANNELS and g.spec.shape[3] >= FEWEST_COLUMNS and 0 not in g.spec.shape
+    if not plain or g.spec.dtype != torch.float32 or not few:
+        return None
+    return Node(op, node.inputs, {name: node.attrs[name] for name in WEIGHT_ATTRS}, node.outputs, node.where)
 
 
 def onednn_of(node: Node) -> Node | None:

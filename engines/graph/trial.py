@@ -22,7 +22,7 @@ import torch
 
 from engines.graph.executable import Executable
 from engines.graph.ir import Graph
-from engines.graph.lower import direct, winograd
+from engines.graph.lower import direct, direct_weight, winograd
 from engines.graph.lower.compiler import cache_folder, cpu_features, find_compiler
 from engines.graph.lower.turning import turn
 from engines.value import Spec
@@ -91,7 +91,7 @@ def _path(key: str) -> Path:
 
 def _key(graphs: Sequence[Graph]) -> str:
     texts = [re.sub(r"  # .*", "", str(graph)) for graph in graphs]
-    in_c = [winograd.TEXT, direct.TEXT, turn()]
+    in_c = [winograd.TEXT, direct.TEXT, direct_weight.TEXT, turn()]
     about = [torch.__version__, str(torch.get_num_threads()), str(find_compiler()), cpu_features(), *in_c]
     return hashlib.sha256("\n".join([*about, *texts]).encode()).hexdigest()[:40]
 

@@ -19,9 +19,10 @@ import torch
 
 from engines.graph.control import CONTROL
 from engines.graph.domain import domain
+from engines.graph.formulations import OPS
 from engines.graph.fused import FUSED, interpret
 from engines.graph.ir import Graph, Node, Var
-from engines.graph.lower import compiler, direct, loops, pooling, winograd
+from engines.graph.lower import compiler, direct, direct_weight, loops, pooling, winograd
 from engines.graph.lower.call import bound_loop
 from engines.graph.lower.piece import Pieces
 from engines.graph.lower.prelude import PRELUDE
@@ -45,7 +46,7 @@ APART = "\n// What follows is compiled by itself, at the same time.\n"
 Writer = Callable[[str, Graph, Pieces], str]
 Write = Callable[[Pieces], str]
 
-CHOSEN: tuple[Writer, ...] = (winograd.region, direct.region)
+CHOSEN: tuple[Writer, ...] = (winograd.region, direct.region, direct_weight.region)
 """What writes regions that a choice of kernels has compiled before, each alone. Named by their text and compiled alone
 again, they are found on disk."""
 
@@ -82,7 +83,8 @@ def _name(number: int, body: Graph, write: Writer) -> str:
     if write not in CHOSEN:
         return f"fused_{number}"
     text = write("region", body, Pieces())
-    return f"{body.nodes[0].op.name}_{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+    chosen = next(node.op.name for node in body.nodes if node.op in OPS)
+    return f"{chosen}_{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
 def _whole_loops(graph: Graph) -> Iterator[Node]:
@@ -146,6 +148,8 @@ def writer(body: Graph) -> Writer | None:
         return winograd.region
     if direct.fits(body):
         return direct.region
+    if direct_weight.fits(body):
+        return direct_weight.region
     domains = {domain(node) for node in body.nodes}
     alike = len(domains) == 1 and None not in domains and not body.constants
     here = all(var.spec.device == "cpu" for var in (*body.inputs.values(), *body.outputs.values()))

@@ -4,6 +4,7 @@
     p, i = max_pool2d(conv2d(x, w, b))     -> p, i = max_pool2d(conv2d_winograd(x, w, b)), as one region
     conv2d(x, w, b), relu(conv2d(x, w, b)) -> the same by conv2d_direct, where Winograd's does not fit
     conv2d_weight(g, x)                    -> conv2d_weight_patches(g, x), a product of matrices; also with the bias
+    conv2d_weight(relu_backward(g, y), x)  -> one region with the sums written out, where few channels are read
     linear(x, w, b), matmul(a, b)          -> the same by oneDNN instead of BLAS
 
 Same outputs within rounding. Each formulation is compiled and run on random values when the graph is compiled, unless
@@ -19,7 +20,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from engines.graph.formulations import direct_of, onednn_of, patches_of, winograd_of
+from engines.graph.formulations import direct_of, onednn_of, patches_of, weight_direct_of, winograd_of
 from engines.graph.fused import FUSED, inline, readers_of, region_node
 from engines.graph.ir import Graph, Node, Var
 from engines.graph.pooled import POOL
@@ -29,8 +30,8 @@ Rule = Callable[[Node], Node | None]
 
 RULES: Mapping[str, tuple[Rule, ...]] = {
     "conv2d": (winograd_of, direct_of),
-    "conv2d_weight": (patches_of,),
-    "conv2d_weight_bias": (patches_of,),
+    "conv2d_weight": (patches_of, weight_direct_of),
+    "conv2d_weight_bias": (patches_of, weight_direct_of),
     "linear": (onednn_of,),
     "matmul": (onednn_of,),
 }
@@ -64,18 +65,29 @@ def choose_kernels(graph: Graph) -> Graph:
 
 def _sites(graph: Graph, readers: Mapping[Var, Sequence[Node | None]]) -> Iterator[Sequence[Node]]:
     """Every place with several formulations whose results are read."""
+    makers = {var: node for node in graph.nodes for var in node.outputs}
     for node in graph.nodes:
         if any(rule(node) for rule in RULES.get(node.op.name, ())) and node.outputs[0].spec.device == "cpu":
-            site = _site(node, readers.get(node.outputs[0], ()))
+            site = _site(node, makers, readers)
             if region_node(site, readers).outputs:
                 yield site
 
 
-def _site(node: Node, readers: Sequence[Node | None]) -> list[Node]:
-    """A node with what alone reads it, if it is a convolution and that its max-pool or relu; else the node alone."""
-    reader = readers[0] if len(readers) == 1 and node.op.name == "conv2d" else None
-    taken_along = POOL if winograd_of(node) else "relu"
-    return [node] if reader is None or _names(reader) != [taken_along] else [node, reader]
+def _site(node: Node, makers: Mapping[Var, Node], readers: Mapping[Var, Sequence[Node | None]]) -> list[Node]:
+    """A node with what another formulation can do at once, where nobody else sees what goes between the two.
+
+    A convolution with the max-pool or relu that reads it, a weight's gradient with that of the relu that it comes from.
+    """
+    if node.op.name == "conv2d":
+        taken_along = POOL if winograd_of(node) else "relu"
+        alone = readers.get(node.outputs[0], ())
+        reader = alone[0] if len(alone) == 1 else None
+        return [node] if reader is None or _names(reader) != [taken_along] else [node, reader]
+    if weight_direct_of(node) is not None and isinstance(g := node.inputs[0], Var):
+        maker = makers.get(g)
+        if maker is not None and maker.op.name == "relu_backward" and list(readers[g]) == [node]:
+            return [maker, node]
+    return [node]
 
 
 def _names(node: Node) -> list[str]:
@@ -87,8 +99,9 @@ def _contest(site: Sequence[Node], readers: Mapping[Var, Sequence[Node | None]])
     whole = region_node(site, readers)
     body: Graph = whole.attrs["body"]
     flat = inline(body)
-    first, *rest = flat.nodes
-    others = [flat.with_nodes((other, *rest)) for rule in RULES[first.op.name] if (other := rule(first)) is not None]
+    node = next(each for each in flat.nodes if each.op.name in RULES)
+    found = [other for rule in RULES[node.op.name] if (other := rule(node)) is not None]
+    others = [flat.with_nodes(tuple(other if each is node else each for each in flat.nodes)) for other in found]
     regions = [replace(whole, attrs={"body": other}) for other in others]
     return Contest(site, regions, [body, *(body.with_nodes((region,), _outputs(body, region)) for region in regions)])
 
