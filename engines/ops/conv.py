@@ -12,7 +12,9 @@ from typing import Any
 
 import torch
 
-from engines.op import REQUIRED, Joint, Namespace, Op
+from engines.op import REQUIRED, Joint, Namespace, Op, direct
+
+convolution_backward = direct(torch.ops.aten.convolution_backward.default)
 
 Pair = int | tuple[int, int]
 Shape = tuple[int, ...]
@@ -70,7 +72,7 @@ def _backward(
     groups: int,
     flags: list[bool],
 ) -> Any:
-    return torch.ops.aten.convolution_backward.default(
+    return convolution_backward(
         g, x, weight, [weight.shape[0]], pair(stride), pair(padding), pair(dilation), False, [0, 0], groups, flags
     )
 

@@ -6,8 +6,10 @@ from typing import Any
 
 import torch
 
-from engines.op import REQUIRED, Op
+from engines.op import REQUIRED, Op, direct
 from engines.value import DTYPES
+
+embedding_dense_backward = direct(torch.ops.aten.embedding_dense_backward.default)
 
 Shape = tuple[int, ...]
 
@@ -44,7 +46,7 @@ def _embedding(weight: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
 
 
 def _embedding_backward(g: torch.Tensor, index: torch.Tensor, *, rows: int) -> Any:
-    return torch.ops.aten.embedding_dense_backward.default(g, index, rows, -1, False)
+    return embedding_dense_backward(g, index, rows, -1, False)
 
 
 def _one_hot(index: torch.Tensor, *, num_classes: int, dtype: str) -> torch.Tensor:

@@ -6,18 +6,19 @@ from typing import Any
 
 import torch
 
-from engines.op import REQUIRED, Namespace, Op
+from engines.op import REQUIRED, Namespace, Op, direct
 
-aten = torch.ops.aten
+log_softmax_backward_data = direct(torch.ops.aten._log_softmax_backward_data.default)
+softmax_backward_data = direct(torch.ops.aten._softmax_backward_data.default)
 NEVER_IGNORED = -(1 << 31)  # torch skips labels equal to ignore_index (-100 by default); for us each must be a class
 
 
 def _softmax_backward(g: torch.Tensor, y: torch.Tensor, *, dim: int) -> Any:
-    return aten._softmax_backward_data.default(g, y, dim, g.dtype)
+    return softmax_backward_data(g, y, dim, g.dtype)
 
 
 def _log_softmax_backward(g: torch.Tensor, y: torch.Tensor, *, dim: int) -> Any:
-    return aten._log_softmax_backward_data.default(g, y, dim, g.dtype)
+    return log_softmax_backward_data(g, y, dim, g.dtype)
 
 
 def _softmax_backward_y(ops: Namespace, c: Any, _out: Any, g: Any, y: Any, *, dim: int) -> Any:

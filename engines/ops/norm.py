@@ -12,9 +12,12 @@ from typing import Any
 
 import torch
 
-from engines.op import REQUIRED, Joint, Namespace, Op
+from engines.op import REQUIRED, Joint, Namespace, Op, direct
 
-aten = torch.ops.aten
+native_batch_norm = direct(torch.ops.aten.native_batch_norm.default)
+native_batch_norm_backward = direct(torch.ops.aten.native_batch_norm_backward.default)
+native_layer_norm = direct(torch.ops.aten.native_layer_norm.default)
+native_layer_norm_backward = direct(torch.ops.aten.native_layer_norm_backward.default)
 Shape = tuple[int, ...]
 
 
@@ -32,26 +35,26 @@ def _last_dims(x: Any, normalized_shape: Shape) -> tuple[int, ...]:
 
 
 def _batch_norm(x: Any, weight: Any, bias: Any, *, eps: float) -> Any:
-    return aten.native_batch_norm.default(x, weight, bias, None, None, True, 0.0, eps)
+    return native_batch_norm(x, weight, bias, None, None, True, 0.0, eps)
 
 
 def _batch_norm_backward(g: Any, x: Any, mean: Any, rstd: Any) -> Any:
     flags = [True, False, False]
-    return aten.native_batch_norm_backward.default(g, x, None, None, None, mean, rstd, True, 0.0, flags)[0]
+    return native_batch_norm_backward(g, x, None, None, None, mean, rstd, True, 0.0, flags)[0]
 
 
 def _batch_norm_gradients(g: Any, x: Any, mean: Any, rstd: Any, weight: Any) -> Any:
-    return aten.native_batch_norm_backward.default(g, x, weight, None, None, mean, rstd, True, 0.0, [True] * 3)
+    return native_batch_norm_backward(g, x, weight, None, None, mean, rstd, True, 0.0, [True] * 3)
 
 
 def _layer_norm(x: Any, weight: Any, bias: Any, *, normalized_shape: Shape, eps: float) -> Any:
-    return aten.native_layer_norm.default(x, list(normalized_shape), weight, bias, eps)
+    return native_layer_norm(x, list(normalized_shape), weight, bias, eps)
 
 
 def _layer_norm_backward(g: Any, x: Any, mean: Any, rstd: Any, *, normalized_shape: Shape) -> Any:
     flags = [True, False, False]
     mean, rstd = mean.contiguous(), rstd.contiguous()  # the kernel does not look at their strides
-    return aten.native_layer_norm_backward.default(g, x, list(normalized_shape), mean, rstd, None, None, flags)[0]
+    return native_layer_norm_backward(g, x, list(normalized_shape), mean, rstd, None, None, flags)[0]
 
 
 def _through_statistics(ops: Namespace, total: Any, g: Any, x: Any, mean: Any, rstd: Any, n: int) -> Any:

@@ -7,14 +7,17 @@ from typing import Any
 
 import torch
 
-from engines.op import REQUIRED, Namespace, Op
+from engines.op import REQUIRED, Namespace, Op, direct
 from engines.ops.conv import Pair, Shape, pair
 
-aten = torch.ops.aten
+adaptive_avg_pool2d_backward = direct(torch.ops.aten._adaptive_avg_pool2d_backward.default)
+avg_pool2d_backward = direct(torch.ops.aten.avg_pool2d_backward.grad_input)
+max_pool2d_with_indices = direct(torch.ops.aten.max_pool2d_with_indices.default)
+max_pool2d_with_indices_backward = direct(torch.ops.aten.max_pool2d_with_indices_backward.grad_input)
 
 
 def _max_pool2d(x: torch.Tensor, *, kernel_size: Pair, stride: Pair | None, padding: Pair, dilation: Pair) -> Any:
-    return aten.max_pool2d_with_indices.default(
+    return max_pool2d_with_indices(
         x, pair(kernel_size), pair(kernel_size if stride is None else stride), pair(padding), pair(dilation)
     )
 
@@ -32,7 +35,7 @@ def _max_pool2d_backward(
 ) -> Any:
     step = pair(kernel_size if stride is None else stride)
     x = g.new_empty(shape) if x is None else x  # only its sizes are read, so the result may lie there
-    return aten.max_pool2d_with_indices_backward.grad_input(
+    return max_pool2d_with_indices_backward(
         g, x, pair(kernel_size), step, pair(padding), pair(dilation), False, indices, grad_input=x
     )
 
@@ -59,13 +62,11 @@ def _avg_pool2d_backward(
 ) -> Any:
     step = pair(kernel_size if stride is None else stride)
     x = g.new_empty(shape) if x is None else x  # only its sizes are read, so the result may lie there
-    return aten.avg_pool2d_backward.grad_input(
-        g, x, pair(kernel_size), step, pair(padding), False, True, None, grad_input=x
-    )
+    return avg_pool2d_backward(g, x, pair(kernel_size), step, pair(padding), False, True, None, grad_input=x)
 
 
 def _adaptive_backward(g: torch.Tensor, *, shape: Shape) -> Any:
-    return aten._adaptive_avg_pool2d_backward.default(g.contiguous(), g.new_empty(1).expand(shape))
+    return adaptive_avg_pool2d_backward(g.contiguous(), g.new_empty(1).expand(shape))
 
 
 def _adaptive(x: torch.Tensor, *, output_size: Pair) -> torch.Tensor:

@@ -175,22 +175,23 @@ class Worker:
     def _note(self, began: float, pid: int, what: str, ended: str) -> None:
         self._log.append(Event(began, time.monotonic() - began, self.contender.label, pid, what, ended))
 
-    def kill(self) -> None:
-        """Have the process ended, if there is one; `end` waits for it."""
-        if self._process is not None:
-            self._process.kill()
-
-    def end(self) -> None:
-        """End the process, if there is one."""
-        self.kill()
+    def leave(self) -> Forked | None:
+        """Have the process ended, if there is one, and give it to be waited for."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
         for pipe in (self._read, self._write):
             if pipe >= 0:
                 os.close(pipe)
         self._read, self._write = -1, -1
-        if self._process is not None:
-            self._process.wait()
-            self._process = None
         self._greeted = False
+        return process
+
+    def end(self) -> None:
+        """End the process, if there is one."""
+        process = self.leave()
+        if process is not None:
+            process.wait()
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +221,7 @@ class Conductor:
     _servers: dict[str, ForkServer] = field(default_factory=dict)
     _folder: Path | None = None
     _modules: Sequence[str] = ()
+    _leaving: list[Forked] = field(default_factory=list)
 
     def expect(self, contenders: Iterable[Contender]) -> None:
         """Have all workers come with these contenders' engines loaded, and the judge's; before the first is asked."""
@@ -289,12 +291,21 @@ class Conductor:
         workers = [*self._workers.values(), *([self._judge] if self._judge is not None else [])]
         return {worker.contender.label: {**worker.facts, "variables": FIXED} for worker in workers}
 
+    def renew_workers(self) -> None:
+        """Have every worker but the judge begin anew when it is next asked, so that all are of the same age.
+
+        A process takes milliseconds to end. It does so while the next ones are made ready, and is waited for later.
+        """
+        before, self._leaving = self._leaving, [process for each in self._workers.values() if (process := each.leave())]
+        for process in before:
+            process.wait()
+
     def end_workers(self) -> None:
-        """End every worker but the judge: the next launch begins with new ones, all of the same age."""
-        for worker in self._workers.values():
-            worker.kill()
-        for worker in self._workers.values():
-            worker.end()
+        """End every worker but the judge, and wait until all have ended: what follows may be timed at once."""
+        self.renew_workers()
+        for process in self._leaving:
+            process.wait()
+        self._leaving.clear()
 
     def close(self) -> None:
         """End every worker and remove the folder."""

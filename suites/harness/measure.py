@@ -204,15 +204,17 @@ def _launches_until_precise(job: Measuring, arms: Sequence[Arm]) -> None:
     readied = (order for block in blocks(arms, f"{job.cell.name}, made ready") for order in block)
     for number in range(1, most + 1):
         if number > 1:
-            job.conductor.end_workers()
+            job.conductor.renew_workers()
         _make_ready(job, next(readied))
         if most == 1:
             done = _rounds_until_precise(job, arms, dealt)
         else:
             done += _rounds_for_a_time(job, arms, dealt, f"launch {number} of at most {most}, ")
+        if number < least:
+            continue
         ratios = _watched(arms)
         enough = _is_enough(job, ratios)
-        if number == most or (number >= least and enough):
+        if enough or number == most:
             facts = {"rounds": done, "width": _widest(ratios) if ratios else None, "wanted": job.effort.precision}
             _stop(arms, {"why": "precise" if enough and ratios else "budget", **facts})
             return
