@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -15,7 +16,7 @@ import torch
 from engines.graph import Executable, Graph, trace, trial, verify
 from engines.graph.formulations import HAS_ONEDNN, direct_of, onednn_of, patches_of, weight_direct_of, winograd_of
 from engines.graph.fused import inline, readers_of, region_node
-from engines.graph.ir import Node
+from engines.graph.ir import Node, Var
 from engines.graph.lower import compiler
 from engines.graph.passes import choose_kernels, pool
 from engines.graph.trial import fastest
@@ -243,8 +244,8 @@ def test_winograd_gives_what_the_convolution_gives(
 
 
 SMALL: list[tuple[tuple[int, ...], tuple[int, ...], int | tuple[int, int]]] = [
-    ((1, 1, 28, 28), (6, 1, 5, 5), 0),  # rows of 24: the second vector lies over the first; channels by three
-    ((3, 6, 12, 12), (16, 6, 5, 5), 0),  # vectors of 8, rows and channels by four
+    ((1, 1, 28, 28), (6, 1, 5, 5), 0),  # rows of 24: with AVX-512 the second vector lies over the first
+    ((3, 6, 12, 12), (16, 6, 5, 5), 0),  # vectors of 8, rows by four
     ((2, 3, 7, 9), (5, 3, 3, 2), (1, 2)),  # a window that is no square, a border, seven rows, one channel at a time
     ((70, 4, 9, 6), (8, 4, 4, 3), (0, 1)),  # vectors of 4, of which two share columns, and threads
     ((2, 16, 20, 20), (3, 16, 1, 1), 0),
@@ -267,7 +268,7 @@ def test_a_plain_sum_gives_what_the_convolution_gives(
 
 
 FEW: list[tuple[tuple[int, ...], tuple[int, ...], int | tuple[int, int]]] = [
-    ((9, 1, 28, 28), (32, 1, 3, 3), 0),  # rows of 26, of which some columns lie in two vectors; channels by four
+    ((9, 1, 28, 28), (32, 1, 3, 3), 0),  # rows of 26, of which some columns lie in two vectors
     ((2, 3, 7, 9), (5, 3, 3, 2), (1, 2)),  # a window that is no square, a border, one channel at a time
     ((70, 4, 9, 6), (8, 4, 4, 3), (0, 1)),  # vectors of 4, and threads
     ((3, 1, 30, 40), (6, 1, 5, 5), 2),
@@ -287,6 +288,28 @@ def test_the_sums_of_a_weight_are_its_gradient(
     assert re.search(IN_C, compiled.source)
     assert_as_sums(compiled(*inputs), sums_of_a_weight(inputs, pair(padding))[: 1 + with_bias])
     assert_as_sums(plain(*inputs), run(graph, *inputs))
+    if with_relu:
+        inputs[1][0, 0, 0, 0] = float("nan")  # which relu takes for positive
+        assert_as_sums(compiled(*inputs), sums_of_a_weight(inputs, pair(padding))[: 1 + with_bias])
+
+
+@pytest.mark.parametrize("wanted", ["w", "b"])
+def test_of_the_gradients_by_weight_and_bias_one_alone_may_be_read(wanted: str) -> None:
+    graph, *_ = weight_gradient(*FEW[0], with_bias=True, with_relu=True)
+    graph = graph.with_nodes(graph.nodes, {wanted: graph.outputs[wanted]})
+    inputs = [tensor(*var.spec.shape, seed=seed) for seed, var in enumerate(graph.inputs.values())]
+    compiled = Executable.build(written_out(graph))
+    assert re.search(IN_C, compiled.source)
+    assert_as_sums(compiled(*inputs), [dict(zip("wb", sums_of_a_weight(inputs, (0, 0)), strict=True))[wanted]])
+
+
+@pytest.mark.usefixtures("last")
+def test_a_gradient_of_relu_that_is_the_image_too_is_left_where_it_is() -> None:
+    shape = spec(2, 3, 6, 8)
+    graph = traced(lambda ops, g, y: weight(ops, h := ops.relu_backward(g, y), h, out=3, padding=1), shape, shape)
+    chosen = choose_kernels(graph)
+    inputs = [tensor(2, 3, 6, 8, seed=seed) for seed in (0, 1)]
+    assert_as_sums(Executable.build(chosen)(*inputs), run(graph, *inputs))
 
 
 @pytest.mark.usefixtures("processor")
@@ -314,17 +337,22 @@ def weight_gradient(
 
     relu = {"y": spec(*seen)} if with_relu else {}
     graph = trace(model, {"g": spec(*seen), **relu, "x": spec(*image)})
+    region = written_out(graph)
+    return graph, Executable.build(inline(region)), Executable.build(region)
+
+
+def written_out(graph: Graph) -> Graph:
+    """All of a graph that ends with a weight's gradient as one region, with the sums in its place."""
     other = weight_direct_of(graph.nodes[-1])
     assert other is not None
     plain = graph.with_nodes((*graph.nodes[:-1], other))
-    region = plain.with_nodes((region_node(plain.nodes, readers_of(plain)),))
-    return graph, Executable.build(plain), Executable.build(region)
+    return plain.with_nodes((region_node(plain.nodes, readers_of(plain)),))
 
 
 def sums_of_a_weight(inputs: Sequence[torch.Tensor], pads: Sequence[int]) -> list[torch.Tensor]:
     """The gradients by weight and bias from g, what relu gave, if there is one, and x, summed in double precision."""
     g, *y, x = inputs
-    slopes = (torch.where(y[0] > 0, g, 0.0) if y else g).double()
+    slopes = (torch.where(y[0] <= 0, 0.0, g) if y else g).double()
     padded = torch.nn.functional.pad(x.double(), (pads[1], pads[1], pads[0], pads[0]))
     patches = padded.unfold(2, g.shape[2], 1).unfold(3, g.shape[3], 1)
     return [torch.einsum("norq,ncijrq->ocij", slopes, patches).float(), slopes.sum((0, 2, 3)).float()]
@@ -359,18 +387,58 @@ def formulated(graph: Graph, rule: Callable[[Node], Node | None]) -> tuple[Execu
 
 
 @pytest.mark.parametrize(("rule", "channels"), [(winograd_of, 8), (direct_of, 3)])
+@pytest.mark.parametrize("wrong", ["bias", "padding", "relu"])
 def test_a_stored_region_with_other_shapes_does_not_become_c(
-    rule: Callable[[Node], Node | None], channels: int
+    rule: Callable[[Node], Node | None], channels: int, wrong: str
 ) -> None:
-    image = (spec(2, channels, 6, 8), spec(16, channels, 3, 3), spec(16))
-    graph = traced(lambda ops, x, w, b: ops.conv2d(x, w, b), *image)
-    (node,) = graph.nodes
-    other = rule(node)
+    image = (spec(2, channels, 10, 10), spec(16, channels, 3, 3), spec(16))
+    graph = traced(lambda ops, x, w, b: ops.relu(ops.conv2d(x, w, b)), *image)
+    node, relu = graph.nodes
+    if rule is winograd_of:
+        graph = graph.with_nodes((node,), {"out": node.outputs[0]})
+    plain = rule(node)
+    assert plain is not None
+    rest = [] if rule is winograd_of else [relu]
+    assert re.search(IN_C, Executable.build(as_region(graph.with_nodes((plain, *rest)))).source)
+    x, w, _ = plain.inputs
+    if wrong == "bias":
+        changed = [replace(plain, inputs=(x, w, w)), *rest]
+    elif wrong == "padding":
+        out = Var(spec(2, 16, 6, 12))
+        changed = [replace(plain, attrs={"padding": (-1, 2)}, outputs=(out,))]
+        graph = graph.with_nodes(tuple(changed), {"out": out})
+    else:
+        small = Var(spec(1))
+        changed = [plain, replace(relu, inputs=plain.outputs, outputs=(small,))]
+        graph = graph.with_nodes(tuple(changed), {"out": small})
+    assert not re.search(IN_C, Executable.build(as_region(graph.with_nodes(tuple(changed)))).source)
+
+
+def as_region(graph: Graph) -> Graph:
+    """All of a graph as one region."""
+    return graph.with_nodes((region_node(graph.nodes, readers_of(graph)),))
+
+
+WRONG: dict[str, Callable[[Node, Node], tuple[Node, Node]]] = {
+    "the image is another's result": lambda relu, node: (relu, replace(node, inputs=(node.inputs[0],) * 2)),
+    "a number for what relu gave": lambda relu, node: (replace(relu, inputs=(relu.inputs[0], 1.0)), node),
+    "a border below nothing": lambda relu, node: (relu, replace(node, attrs={**node.attrs, "padding": (-1, 1)})),
+    "another weight": lambda relu, node: (relu, replace(node, attrs={**node.attrs, "shape": (6, 3, 3, 5)})),
+    "a small result": lambda relu, node: (relu, replace(node, outputs=(Var(spec(1)),))),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_stored_gradient_by_a_weight_with_other_shapes_does_not_become_c(name: str) -> None:
+    shapes = [spec(2, 6, 8, 8), spec(2, 6, 8, 8), spec(2, 3, 8, 8)]
+    graph = traced(lambda ops, g, y, x: weight(ops, ops.relu_backward(g, y), x, padding=1), *shapes)
+    relu, node = graph.nodes
+    other = weight_direct_of(node)
     assert other is not None
-    x, w, _ = other.inputs
-    wrong = graph.with_nodes((type(node)(other.op, (x, w, w), other.attrs, other.outputs, other.where),))
-    region = wrong.with_nodes((region_node(wrong.nodes, readers_of(wrong)),))
-    assert not re.search(IN_C, Executable.build(region).source)
+    assert re.search(IN_C, Executable.build(as_region(graph.with_nodes((relu, other)))).source)
+    nodes = WRONG[name](relu, other)
+    wrong = graph.with_nodes(nodes, {"out": nodes[1].outputs[0]})
+    assert not re.search(IN_C, Executable.build(as_region(wrong)).source)
 
 
 def test_a_region_that_was_tried_alone_is_not_compiled_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

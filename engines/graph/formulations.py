@@ -23,7 +23,8 @@ from engines.ops import TABLE
 from engines.ops.conv import Pair, pair
 
 FEWEST_CHANNELS = 8
-"""Channels from which on Winograd's sums over channels outweigh its transforms."""
+"""Channels from which on Winograd's sums over channels outweigh its transforms, and a library's way of laying out images
+what it costs."""
 
 
 def _winograd(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, *, padding: Pair) -> torch.Tensor:
@@ -167,7 +168,8 @@ def patches_of(node: Node) -> Node | None:
 def weight_direct_of(node: Node) -> Node | None:
     """A weight's gradient as the sums that it is, where few channels are read: no stride or dilation, float32."""
     op = {"conv2d_weight": WEIGHT_DIRECT, "conv2d_weight_bias": WEIGHT_BIAS_DIRECT}.get(node.op.name)
-    if op is None or not isinstance(g := node.inputs[0], Var):
+    g, x, *_ = node.inputs
+    if op is None or not isinstance(g, Var) or not isinstance(x, Var) or x is g:
         return None
     plain = [*pair(node.attrs["stride"]), *pair(node.attrs["dilation"]), node.attrs["groups"]] == [1] * 5
     few = node.attrs["shape"][1] < FEWEST_CHANNELS and g.spec.shape[3] >= FEWEST_COLUMNS and 0 not in g.spec.shape

@@ -22,9 +22,8 @@ import torch
 
 from engines.graph.executable import Executable
 from engines.graph.ir import Graph
-from engines.graph.lower import direct, direct_weight, winograd
-from engines.graph.lower.compiler import cache_folder, cpu_features, find_compiler
-from engines.graph.lower.turning import turn
+from engines.graph.lower.compiler import FLAGS, cache_folder, cpu_features, find_compiler
+from engines.graph.lower.native import regions_in_c
 from engines.value import Spec
 
 FEWEST_ROUNDS, MOST_ROUNDS, BUDGET_SECONDS = 3, 15, 0.06
@@ -91,9 +90,9 @@ def _path(key: str) -> Path:
 
 def _key(graphs: Sequence[Graph]) -> str:
     texts = [re.sub(r"  # .*", "", str(graph)) for graph in graphs]
-    in_c = [winograd.TEXT, direct.TEXT, direct_weight.TEXT, turn()]
-    about = [torch.__version__, str(torch.get_num_threads()), str(find_compiler()), cpu_features(), *in_c]
-    return hashlib.sha256("\n".join([*about, *texts]).encode()).hexdigest()[:40]
+    in_c = [re.sub(r"//.*", "", text) for graph in graphs for text in regions_in_c(graph)]
+    about = [torch.__version__, str(torch.get_num_threads()), str(find_compiler()), cpu_features(), *FLAGS]
+    return hashlib.sha256("\n".join([*about, *texts, *in_c]).encode()).hexdigest()[:40]
 
 
 def _remembered(path: Path, count: int) -> int | None:

@@ -1,6 +1,6 @@
 """What may have spoiled a run: a closed list of cautions, each with what was seen and what to do.
 
-    for caution in cautions(before, after, rows):
+    for caution in cautions(before, after, cells):
         print(caution)
 
 Every judge is a function of two snapshots, taken before and after the run (by `watch.py`), and gives one caution or
@@ -30,7 +30,7 @@ LARGEST_FREQUENCY_SPREAD = 0.05
 """Of the lower of two clocks; what the same clock reads twice differs by less."""
 
 NAMED = 3
-"""How many rows or GPUs a caution names; it counts the others."""
+"""How many cells or GPUs a caution names; it counts the others."""
 
 
 class Kind(StrEnum):
@@ -53,7 +53,7 @@ ADVICE: Mapping[Kind, str] = MappingProxyType(
         Kind.OTHER_LOAD: "stop other programs, or move to a quiet machine, and measure again",
         Kind.STOLEN_TIME: "the host ran other machines on these cores: measure where nobody shares them",
         Kind.ANOTHER_RUN: "let one run end before the next one starts: runs at the same time slow each other",
-        Kind.TOO_FEW_SAMPLES: "measure with more effort (--effort standard or full), or fewer rows (--workload, -k)",
+        Kind.TOO_FEW_SAMPLES: "measure with more effort (--effort standard or full), or on a quieter machine",
         Kind.QUOTA: "raise the container's CPU quota, or use no more threads than it has cores",
         Kind.HEAT: "let the machine cool down, see to its cooling, or measure at a lower fixed clock",
         Kind.GPU_THROTTLED: "let the GPU cool down, or fix a clock that it can hold (nvidia-smi --lock-gpu-clocks)",
@@ -79,11 +79,15 @@ class Caution:
 
 @dataclass(frozen=True, slots=True)
 class Sampled:
-    """How many samples a row has, and how many it should have."""
+    """How wide the widest interval of a cell's ratios is after so many samples, and how wide it should be at most.
+
+    `taken` says how many of what, as "30 rounds" or "10 launches"; widths are relative.
+    """
 
     name: str
-    samples: int
-    wanted: int
+    taken: str
+    width: float
+    wanted: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +113,9 @@ class Snapshot:
 Judge = Callable[[Snapshot, Snapshot], Caution | None]
 
 
-def cautions(before: Snapshot, after: Snapshot, rows: Sequence[Sampled] = ()) -> tuple[Caution, ...]:
+def cautions(before: Snapshot, after: Snapshot, cells: Sequence[Sampled] = ()) -> tuple[Caution, ...]:
     """All cautions of a run, in a fixed order."""
-    found = (*(judge(before, after) for judge in JUDGES), too_few_samples(rows))
+    found = (*(judge(before, after) for judge in JUDGES), too_few_samples(cells))
     return tuple(caution for caution in found if caution is not None)
 
 
@@ -242,11 +246,14 @@ JUDGES: tuple[Judge, ...] = (
 """All judges of two snapshots, in the order in which they speak."""
 
 
-def too_few_samples(rows: Sequence[Sampled]) -> Caution | None:
-    """Rows with fewer samples than they should have, the poorest first."""
-    poor = sorted((row for row in rows if row.samples < row.wanted), key=lambda row: row.samples / row.wanted)
-    texts = [f"{row.name} has {row.samples} of {row.wanted} samples" for row in poor]
-    return _caution(Kind.TOO_FEW_SAMPLES, _some(texts, "rows")) if texts else None
+def too_few_samples(cells: Sequence[Sampled]) -> Caution | None:
+    """Cells whose intervals are wider than they should be, the widest first."""
+    poor = sorted((cell for cell in cells if cell.width > cell.wanted), key=lambda cell: -cell.width)
+    if not poor:
+        return None
+    texts = [f"{cell.name}: {cell.width:.1%} after {cell.taken}" for cell in poor]
+    wanted = ", ".join(f"{width:.0%}" for width in sorted({cell.wanted for cell in poor}))
+    return _caution(Kind.TOO_FEW_SAMPLES, f"intervals wider than the {wanted} wanted: {_some(texts, 'cells')}")
 
 
 def _caution(kind: Kind, seen: str) -> Caution:

@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -177,14 +177,13 @@ class Worker:
 
     def leave(self) -> Forked | None:
         """Have the process ended, if there is one, and give it to be waited for."""
-        process, self._process = self._process, None
-        if process is not None:
-            process.kill()
+        process, self._process, self._greeted = self._process, None, False
         for pipe in (self._read, self._write):
             if pipe >= 0:
                 os.close(pipe)
         self._read, self._write = -1, -1
-        self._greeted = False
+        if process is not None:
+            process.kill()
         return process
 
     def end(self) -> None:
@@ -228,7 +227,7 @@ class Conductor:
         self._modules = tuple(dict.fromkeys(who.module for who in (Contender(EAGER), *contenders)))
 
     def worker(self, contender: Contender) -> Worker | Guest:
-        """The contender's worker, the same until `end_workers`, or its place in the one of its room."""
+        """The contender's worker, or its place in the one of its room."""
         if contender.room:
             host = Contender(contender.room, python=contender.python, collector=contender.collector)
             return Guest(contender, self._own(host))
@@ -308,12 +307,16 @@ class Conductor:
         self._leaving.clear()
 
     def close(self) -> None:
-        """End every worker and remove the folder."""
-        self.end_workers()
-        if self._judge is not None:
-            self._judge.end()
-        for server in self._servers.values():
-            server.end()
+        """End every worker and remove the folder; an interrupt on the way leaves nothing behind either."""
+        with ExitStack() as last_first:
+            last_first.callback(self._remove_folder)
+            for server in self._servers.values():
+                last_first.callback(server.end)
+            if self._judge is not None:
+                last_first.callback(self._judge.end)
+            self.end_workers()
+
+    def _remove_folder(self) -> None:
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None

@@ -29,6 +29,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -159,7 +160,8 @@ class Forked:
     def kill(self) -> None:
         """End it, if it has not ended."""
         if self.status is None and self.server.has(self):
-            os.kill(self.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # the server may have died, and it with it
+                os.kill(self.pid, signal.SIGKILL)
 
     def wait(self) -> int:
         """Wait for its end: its exit status, or minus the signal that killed it."""

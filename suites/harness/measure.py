@@ -204,7 +204,8 @@ def _launches_until_precise(job: Measuring, arms: Sequence[Arm]) -> None:
     readied = (order for block in blocks(arms, f"{job.cell.name}, made ready") for order in block)
     for number in range(1, most + 1):
         if number > 1:
-            job.conductor.renew_workers()
+            # A process that ends gives its memory back meanwhile: of a GPU there may not be enough for both.
+            (job.conductor.renew_workers if job.cell.device == "cpu" else job.conductor.end_workers)()
         _make_ready(job, next(readied))
         if most == 1:
             done = _rounds_until_precise(job, arms, dealt)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
@@ -16,7 +15,7 @@ from suites.harness.measure import Measure, Measuring
 from suites.harness.overhead import BEGUN, ENDED, overhead
 from suites.harness.progress import Progress
 from suites.harness.row import Row
-from suites.harness.statistics import Ratio, control
+from suites.harness.statistics import FEWEST_LAUNCHES, Ratio, control
 from suites.harness.store import Journal
 from suites.harness.watch import Watch
 
@@ -110,10 +109,12 @@ class Session:
         }
 
     def sampled(self) -> list[Sampled]:
-        """Each row's number of samples, and how many the wanted precision would have taken."""
+        """How wide the intervals are of each cell whose rounds ended with the budget."""
+        by_cell = {record["group"]: record["extra_info"] for record in self.benchmarks}
         return [
-            Sampled(record["name"], record["stats"]["rounds"], _wanted(record["extra_info"]["stopped"]))
-            for record in self.benchmarks
+            Sampled(name, _taken(info), info["stopped"]["width"], info["stopped"]["wanted"])
+            for name, info in by_cell.items()
+            if info["stopped"] is not None and info["stopped"]["why"] == "budget" and info["stopped"]["width"]
         ]
 
 
@@ -126,9 +127,7 @@ def group_of(cell: Cell) -> str:
     return f"{cell.question}: {cell.name}"
 
 
-def _wanted(stopped: Mapping[str, Any] | None) -> int:
-    """The rounds that would have been enough: an interval narrows as the root of their number."""
-    if stopped is None or stopped["why"] != "budget" or not stopped["width"]:
-        return 0
-    width, wanted = float(stopped["width"]), float(stopped["wanted"])
-    return math.ceil(int(stopped["rounds"]) * (width / wanted) ** 2)
+def _taken(info: Mapping[str, Any]) -> str:
+    """Of what an interval is, and how many."""
+    launches = len(info["launches"])
+    return f"{launches} launches" if launches >= FEWEST_LAUNCHES else f"{info['stopped']['rounds']} rounds"

@@ -2,7 +2,7 @@
 
 watch = Watch.start()
 ...  # the run
-for caution in watch.finish([Sampled("cnn-b64-cpu-tape", 9, 20)]):
+for caution in watch.finish([Sampled("forward: cnn-b64-cpu", "10 launches", 0.031, 0.02)]):
     print(caution)
 
 Looking takes some milliseconds (with a GPU some tenths of a second, for nvidia-smi), at the start and at the end.
@@ -46,9 +46,9 @@ class Watch:
         cores = allowed_cores()
         return cls(files, cores, snapshot(files, cores))
 
-    def finish(self, rows: Sequence[Sampled] = ()) -> tuple[Caution, ...]:
-        """Look again, and judge what happened in between; `rows` tell how many samples were wanted and taken."""
-        return cautions(self.before, snapshot(self.files, self.cores), rows)
+    def finish(self, cells: Sequence[Sampled] = ()) -> tuple[Caution, ...]:
+        """Look again, and judge what happened in between; `cells` tell how wide their intervals are."""
+        return cautions(self.before, snapshot(self.files, self.cores), cells)
 
 
 def snapshot(files: Files, cores: Sequence[int]) -> Snapshot:

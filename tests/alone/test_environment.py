@@ -487,7 +487,7 @@ def test_each_caution_comes_alone_with_what_was_seen_and_what_to_do(kind, after,
 
 
 def test_a_quiet_run_gets_no_caution():
-    assert cautions.cautions(BEFORE, QUIET, [Sampled("row", 20, 20)]) == ()
+    assert cautions.cautions(BEFORE, QUIET, [Sampled("cell", "20 rounds", 0.02, 0.02)]) == ()
 
 
 def test_every_kind_of_caution_has_advice_and_is_given_by_someone():
@@ -498,7 +498,7 @@ def test_every_kind_of_caution_has_advice_and_is_given_by_someone():
 
 def test_several_cautions_stand_side_by_side():
     after = replace(QUIET, swapped=Swapped(9, 9), debug_builds=("torch",))
-    found = cautions.cautions(BEFORE, after, [Sampled("row", 1, 2)])
+    found = cautions.cautions(BEFORE, after, [Sampled("cell", "20 rounds", 0.03, 0.02)])
     assert [caution.kind for caution in found] == [Kind.SWAP, Kind.DEBUG_BUILD, Kind.TOO_FEW_SAMPLES]
 
 
@@ -529,11 +529,12 @@ def test_a_few_ticks_of_a_short_run_are_no_load():
     assert cautions.cautions(BEFORE, replace(moment, seconds=100.0)) == ()
 
 
-def test_the_rows_with_the_fewest_samples_are_named_and_the_others_counted():
-    rows = [Sampled(f"row{n}", n, 20) for n in (19, 20, 3, 25, 11, 7, 12)]
-    found = cautions.too_few_samples(rows)
+def test_the_cells_with_the_widest_intervals_are_named_and_the_others_counted():
+    cells = [Sampled(f"cell{n}", f"{n} launches", n / 100, 0.05) for n in (4, 5, 9, 2, 6, 8, 7)]
+    found = cautions.too_few_samples(cells)
     assert found.seen == (
-        "row3 has 3 of 20 samples, row7 has 7 of 20 samples, row11 has 11 of 20 samples, and 2 more rows"
+        "intervals wider than the 5% wanted: cell9: 9.0% after 9 launches, cell8: 8.0% after 8 launches, "
+        "cell7: 7.0% after 7 launches, and 1 more cells"
     )
     assert "--effort standard" in found.advice
     assert cautions.too_few_samples([]) is None
@@ -622,7 +623,7 @@ def test_timed_runs_are_told_from_what_starts_them_and_from_other_tests(command,
 def test_a_watch_gives_the_cautions_of_what_it_saw(monkeypatch):
     seen = iter([BEFORE, replace(QUIET, swapped=Swapped(8, 10))])
     monkeypatch.setattr(watch, "snapshot", lambda files, cores: next(seen))
-    found = Watch.start().finish([Sampled("row", 1, 2)])
+    found = Watch.start().finish([Sampled("cell", "20 rounds", 0.03, 0.02)])
     assert [caution.kind for caution in found] == [Kind.SWAP, Kind.TOO_FEW_SAMPLES]
 
 

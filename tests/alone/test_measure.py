@@ -12,6 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
@@ -317,6 +318,20 @@ def test_each_cell_begins_with_new_processes_and_the_judge_stays(conductor):
     first, second = ({(event.worker, event.pid) for event in part} for part in (log[:ended], log[ended:]))
     assert {who for who, _ in first & second} == {"conductor", "judge"}
     assert {"tape", "torch_eager", "tape again"} < {who for who, _ in first} == {who for who, _ in second}
+
+
+def test_workers_that_begin_anew_leave_no_process_behind(conductor):
+    worker = conductor.worker(Contender("tape"))
+    pids = []
+    for _ in range(3):
+        worker.greet()
+        pids.append(worker.pid)
+        conductor.renew_workers()
+        assert worker.pid == 0
+    assert len(set(pids)) == 3
+    assert len(conductor._leaving) == 1
+    conductor.end_workers()
+    assert not any(psutil.pid_exists(pid) for pid in pids)
 
 
 def test_a_worker_tells_who_it_is_and_what_becomes_of_freed_memory(conductor):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from suites.harness.cautions import Sampled
 from suites.harness.cell import Cell
 from suites.harness.conductor import Conductor, Event
 from suites.harness.contender import Contender
@@ -94,3 +95,21 @@ def test_the_summary_says_what_an_interval_is_worth_and_what_measuring_cost(effo
     assert "ran twice in 2 cells, and its interval left 1 out in 1 (" in control
     assert f"({expected}); effects below 5.8 % cannot be seen today" in control
     assert cost == "own cost: 6.7 % of the time of rounds, 1.00 s a cell, 1.00 s in step: one"
+
+
+def test_only_cells_that_ended_with_the_budget_say_how_wide_their_intervals_are():
+    def row(group: str, why: str, launches: list[int]) -> dict[str, object]:
+        stopped = {"why": why, "rounds": sum(launches), "width": 0.03, "wanted": 0.02}
+        return {"group": group, "extra_info": {"stopped": stopped, "launches": launches}}
+
+    session = Session(EFFORTS["standard"], Progress(4, None), Conductor())
+    session.benchmarks = [
+        *[row("step: one", "budget", [9, 8, 9])] * 2,
+        row("step: two", "budget", [40]),
+        row("step: three", "precise", [9, 8, 9]),
+        {"group": "memory: four", "extra_info": {"stopped": None, "launches": []}},
+    ]
+    assert session.sampled() == [
+        Sampled("step: one", "3 launches", 0.03, 0.02),
+        Sampled("step: two", "40 rounds", 0.03, 0.02),
+    ]

@@ -42,16 +42,18 @@ def fits(body: Graph) -> bool:
         return False
     if [(other.op.name, other.inputs) for other in others] not in ([], [("relu", node.outputs)]):
         return False
-    if others and node.outputs[0] in body.outputs.values():
+    result = body.nodes[-1].outputs[0]
+    if list(body.outputs.values()) != [result] or result.spec != node.outputs[0].spec:
         return False
     if any(var.spec.dtype != torch.float32 or var.spec.device != "cpu" for var in operands):
         return False
     x, weight, *bias = (var.spec.shape for var in operands)
     if len(x) != 4 or len(weight) != 4 or x[1] != weight[1] or bias not in ([], [weight[:1]]):
         return False
-    seen = tuple(x[d] + 2 * pair(node.attrs["padding"])[d - 2] - weight[d] + 1 for d in (2, 3))
+    pads = pair(node.attrs["padding"])
+    seen = tuple(x[d] + 2 * pads[d - 2] - weight[d] + 1 for d in (2, 3))
     expected = Spec((x[0], weight[0], *seen), torch.float32, "cpu")
-    return node.outputs[0].spec == expected and min(expected.shape) > 0 and seen[1] >= FEWEST_COLUMNS
+    return node.outputs[0].spec == expected and min(expected.shape) > 0 <= min(pads) and seen[1] >= FEWEST_COLUMNS
 
 
 def region(name: str, body: Graph, _: Pieces) -> str:
@@ -77,10 +79,9 @@ def _numbers(node: Node) -> dict[str, int]:
     x, weight = (i.spec.shape for i in node.inputs[:2] if isinstance(i, Var))
     high, wide = pair(node.attrs["padding"])
     images, outs, rows, columns = node.outputs[0].spec.shape
-    longest, number = registers()
-    lanes = next(size for size in (longest, 8, 4) if size <= min(longest, columns))
+    lanes = registers().lanes_for(columns)
     together = next(count for count in range(MOST_ROWS, 0, -1) if rows % count == 0)
-    most_channels = min(MOST_CHANNELS, number // 2 // together)
+    most_channels = min(MOST_CHANNELS, registers().number // 2 // together)
     return {
         "IMAGES": images,
         "IN": x[1],

@@ -31,6 +31,9 @@ from engines.value import Spec
 MOST_CHANNELS = 4
 """Of g, at once: as many as there are registers for, which hold a row of the window for each."""
 
+WIDEST = 16
+"""Columns of a window, at most: each is a vector of sums for each channel."""
+
 SUMS = 0.75
 """The share of all registers that hold sums: the others are for what is multiplied."""
 
@@ -38,25 +41,30 @@ SUMS = 0.75
 def fits(body: Graph) -> bool:
     """Whether a region is one of those written here, with the shapes that C takes it to have."""
     *before, node = body.nodes
-    operands = [i for each in body.nodes for i in each.inputs if isinstance(i, Var)]
-    given, made = set(body.inputs.values()), {var for each in before for var in each.outputs}
-    if node.op not in {WEIGHT_DIRECT, WEIGHT_BIAS_DIRECT} or not set(operands) <= given | made:
+    if node.op not in {WEIGHT_DIRECT, WEIGHT_BIAS_DIRECT}:
         return False
     if [each.op.name for each in before] not in ([], ["relu_backward"]):
         return False
-    if before and (node.inputs[0] is not before[0].outputs[0] or made & set(body.outputs.values())):
+    operands = [i for i in (*_of_g(body), node.inputs[1]) if isinstance(i, Var)]
+    if len(operands) != 2 + len(before) or not set(operands) <= set(body.inputs.values()):
+        return False
+    results = list(body.outputs.values())
+    if before and node.inputs[0] is not before[0].outputs[0]:
+        return False
+    if len(results) != len(set(results)) or not set(results) <= set(node.outputs):
         return False
     if any(var.spec.dtype != torch.float32 or var.spec.device != "cpu" for var in operands):
         return False
-    g, x = (i.spec.shape for i in node.inputs if isinstance(i, Var))
-    weight = tuple(node.attrs["shape"])
+    g, x, weight = operands[0].spec.shape, operands[-1].spec.shape, tuple(node.attrs["shape"])
     if len(g) != 4 or len(x) != 4 or len(weight) != 4 or 0 in (*g, *x, *weight):
         return False
-    seen = tuple(x[d] + 2 * pair(node.attrs["padding"])[d - 2] - weight[d] + 1 for d in (2, 3))
+    pads = pair(node.attrs["padding"])
+    seen = tuple(x[d] + 2 * pads[d - 2] - weight[d] + 1 for d in (2, 3))
     same = g == (x[0], weight[0], *seen) and weight[1] == x[1] and all(var.spec.shape == g for var in _of_g(body))
     expected = [Spec(weight, torch.float32, "cpu"), Spec(weight[:1], torch.float32, "cpu")]
     made_here = [var.spec for var in node.outputs]
-    return same and made_here == expected[: len(made_here)] and seen[1] >= FEWEST_COLUMNS
+    narrow = min(pads) >= 0 and seen[1] >= FEWEST_COLUMNS and weight[3] <= WIDEST
+    return same and narrow and made_here == expected[: len(made_here)]
 
 
 def _of_g(body: Graph) -> list[Var]:
@@ -92,9 +100,8 @@ def _numbers(node: Node) -> dict[str, int]:
     g, x = (i.spec.shape for i in node.inputs if isinstance(i, Var))
     outs, ins, window_high, window_wide = node.attrs["shape"]
     high, wide = pair(node.attrs["padding"])
-    longest, number = registers()
-    lanes = next(size for size in (longest, 8, 4) if size <= min(longest, g[3]))
-    most = max(1, min(MOST_CHANNELS, int(SUMS * number) // window_wide))
+    lanes = registers().lanes_for(g[3])
+    most = max(1, min(MOST_CHANNELS, int(SUMS * registers().number) // window_wide))
     return {
         "IMAGES": g[0],
         "IN": ins,

@@ -78,6 +78,15 @@ def native(graph: Graph) -> tuple[Mapping[Any, Function], str]:
     return functions | loops_bound, source
 
 
+def regions_in_c(graph: Graph) -> Iterator[str]:
+    """What each region of a graph would be in C, by itself."""
+    for body in (node.attrs["body"] for node in graph.nodes if node.op is FUSED and is_sound(node)):
+        if (write := writer(body)) is not None:
+            pieces = Pieces()
+            text = write("region", body, pieces)
+            yield f"{pieces}{text}"
+
+
 def _name(number: int, body: Graph, write: Writer) -> str:
     """What a region is called in C."""
     if write not in CHOSEN:

@@ -29,7 +29,7 @@ from engines.graph.pooled import BACK, POOL, are_sparse_gradients, is_small
 from engines.value import Spec
 
 MOST_TAPS = 28
-"""Elements of a window up to which a vector for each is added to at once: most processors have 32 registers or 16."""
+"""Elements of a window that are worth it: with few registers they are gone through in two parts."""
 
 SPARE = 4
 """Registers for what is multiplied; the others hold vectors of a weight."""

@@ -22,6 +22,10 @@ class Registers(NamedTuple):
     lanes: int
     number: int
 
+    def lanes_for(self, columns: int) -> int:
+        """Floats of the widest vector that rows of so many columns, 4 or more, fill."""
+        return next(lanes for lanes in (self.lanes, 8, 4) if lanes <= min(self.lanes, columns))
+
 
 KNOWN = {"AVX512": Registers(16, 32), "AVX2": Registers(8, 16)}
 """By what torch says that a processor can do."""

@@ -46,7 +46,8 @@ def fits(body: Graph) -> bool:
         return False
     if others and not _is_plain_pool(others[0], first.outputs[0]):
         return False
-    if others and first.outputs[0] in body.outputs.values():
+    results = list(body.outputs.values())
+    if not results or len(results) != len(set(results)) or not set(results) <= set(body.nodes[-1].outputs):
         return False
     x, weight, *bias = _operands(first)
     (outs, ins, *window), pads = weight.spec.shape, pair(first.attrs["padding"])
@@ -54,7 +55,8 @@ def fits(body: Graph) -> bool:
     expected = Spec((x.spec.shape[0], outs, rows, columns), torch.float32, "cpu")
     same = first.outputs[0].spec == expected and window == [3, 3] and x.spec.shape[1] == ins
     floats = all(var.spec.dtype == torch.float32 for var in (x, weight, *bias))
-    return same and floats and [b.spec.shape for b in bias] in ([], [(outs,)]) and min(rows, columns) >= 2
+    fit = [b.spec.shape for b in bias] in ([], [(outs,)]) and min(rows, columns) >= 2 and min(pads) >= 0
+    return same and floats and fit
 
 
 def _operands(node: Node) -> list[Var]:
