@@ -23,8 +23,8 @@ from engines.ops import TABLE
 from engines.ops.conv import Pair, pair
 
 FEWEST_CHANNELS = 8
-"""Channels from which on Winograd's sums over channels outweigh its transforms, and a library's way of laying out images
-what it costs."""
+"""Channels from which on Winograd's sums outweigh its transforms, and a library's order of channels what it costs to
+bring images into it."""
 
 
 def _winograd(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, *, padding: Pair) -> torch.Tensor:
