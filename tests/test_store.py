@@ -144,7 +144,10 @@ def test_a_run_that_is_killed_leaves_a_journal_from_which_it_is_recovered(tmp_pa
     assert len(run["benchmarks"]) >= 2
     assert run["machine_info"]["environment"]["fingerprint"]
     assert "recovered from" in run["interrupted"]
+    assert run["control"]["cells"] == len(run["control"]["rows"])
     assert not journal.exists()
+    stored = next(tmp_path.glob("*/0001_*.json"))
+    assert report([str(stored), "--output", str(tmp_path / "page.html")]) == 0
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from suites.harness.measure import Measure, Measuring
 from suites.harness.overhead import BEGUN, ENDED, overhead
 from suites.harness.progress import Progress
 from suites.harness.row import Row
-from suites.harness.statistics import FEWEST_LAUNCHES, Ratio, control
+from suites.harness.statistics import FEWEST_LAUNCHES, control_facts
 from suites.harness.store import Journal
 from suites.harness.watch import Watch
 
@@ -98,10 +98,9 @@ class Session:
 
     def facts(self) -> dict[str, Any]:
         """What is stored beside the rows that have a number."""
-        ratios = [_ratio(kept) for kept in self.controls]
         return {
             "missing": self.missing,
-            "control": {**asdict(control(ratios)), "rows": self.controls},
+            "control": control_facts(self.controls),
             "cautions": [asdict(caution) for caution in self.cautions],
             "seconds_by_request": self.conductor.seconds_by_request(),
             "overhead": asdict(overhead(self.conductor.log)),
@@ -116,10 +115,6 @@ class Session:
             for name, info in by_cell.items()
             if info["stopped"] is not None and info["stopped"]["why"] == "budget" and info["stopped"]["width"]
         ]
-
-
-def _ratio(kept: Mapping[str, Any]) -> Ratio:
-    return Ratio(**{name: kept[name] for name in ("value", "low", "high", "confidence", "rounds", "launches")})
 
 
 def group_of(cell: Cell) -> str:

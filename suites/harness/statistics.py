@@ -8,8 +8,8 @@ verdict(ratio, control, margin=0.02)    # "faster", "slower", "no difference" or
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 import numpy as np
@@ -156,3 +156,9 @@ def control(ratios: Sequence[Ratio]) -> Control:
     reaches = [max(abs(ratio.low - 1.0), abs(ratio.high - 1.0)) for ratio in ratios]
     smallest = float(np.quantile(reaches, CONFIDENCE)) if reaches else None
     return Control(len(ratios), sum(ratio.excludes_one for ratio in ratios), smallest)
+
+
+def control_facts(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What a run stores of its controls: each row as it was kept, and what all say together."""
+    names = [field.name for field in fields(Ratio)]
+    return {**asdict(control([Ratio(**{name: row[name] for name in names}) for row in rows])), "rows": list(rows)}

@@ -19,6 +19,8 @@ from typing import Any, Literal
 import psutil
 from pytest_benchmark.utils import get_machine_id, safe_dumps
 
+from suites.harness.statistics import control_facts
+
 Kind = Literal["header", "benchmarks", "missing", "control"]
 Run = dict[str, Any]
 
@@ -74,7 +76,7 @@ def read_journal(path: Path) -> Run:
             raise JournalError(f"{path}:{number}: found {line[:60]!r}, expected one record of a journal") from None
     if "machine_info" not in run:
         raise JournalError(f"{path}: no header; expected a journal that a run of the suites left behind")
-    return {**run, "control": {"rows": controls}}
+    return {**run, "control": control_facts(controls)}
 
 
 def leftovers(folder: Path) -> Iterator[Path]:
