@@ -204,14 +204,15 @@ def test_a_journal_whose_last_line_was_cut_off_gives_the_rows_before_it(tmp_path
     journal.write("header", {"machine_info": {"node": "x"}, "version": "5", "benchmarks": []})
     journal.write("benchmarks", {"name": "a"})
     journal.write("missing", {"name": "b"})
-    journal.write("control", {"name": "c"})
+    row = {"name": "c", "value": 1.0, "low": 0.98, "high": 1.04, "confidence": 0.95, "rounds": 30, "launches": 1}
+    journal.write("control", row)
     with journal.path.open("a") as file:
         file.write('{"benchmarks": {"na')
     run = read_journal(journal.path)
     assert run["machine_info"] == {"node": "x"}
     assert run["benchmarks"] == [{"name": "a"}]
     assert run["missing"] == [{"name": "b"}]
-    assert run["control"] == {"rows": [{"name": "c"}]}
+    assert run["control"] == {"cells": 1, "false_alarms": 0, "smallest_effect": pytest.approx(0.04), "rows": [row]}
 
 
 @pytest.mark.parametrize(
@@ -219,6 +220,7 @@ def test_a_journal_whose_last_line_was_cut_off_gives_the_rows_before_it(tmp_path
     [
         ('{"header": {}}\nnonsense\n{"missing": {}}\n', "journal.jsonl:2: found 'nonsense', expected one record"),
         ('{"rows": {}}\n{"missing": {}}\n', "journal.jsonl:1: found"),
+        ('{"header": {}}\n{"control": {}}\n{"missing": {}}\n', "journal.jsonl:2: found"),
         ("", "journal.jsonl: no header"),
     ],
 )

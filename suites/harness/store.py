@@ -68,8 +68,11 @@ def read_journal(path: Path) -> Run:
             ((kind, record),) = json.loads(line).items()
             if kind == "header":
                 run = {**record, **run}
+            elif kind == "control":
+                control_facts([record])  # which tells what is none
+                controls.append(record)
             else:
-                (controls if kind == "control" else run[kind]).append(record)
+                run[kind].append(record)
         except (ValueError, KeyError, AttributeError, TypeError):
             if number == len(lines):
                 break
