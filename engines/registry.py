@@ -23,15 +23,25 @@ class _Row:
     """Where an engine is defined and how to make it.
 
     `slow`: it takes many seconds to get ready, whatever the task. `variant_of`: it takes part only where it is asked
-    for by name, and then wherever the engine does that it is a variant of.
+    for by name, and then wherever the engine does that it is a variant of. `only_on`: the one kind of device on which
+    it is something of its own.
     """
 
     def __init__(
-        self, style: Style, module: str, factory: str, *, slow: bool = False, variant_of: str = "", **options: Any
+        self,
+        style: Style,
+        module: str,
+        factory: str,
+        *,
+        slow: bool = False,
+        variant_of: str = "",
+        only_on: str = "",
+        **options: Any,
     ) -> None:
         self.style = style
         self.slow = slow
         self.variant_of = variant_of
+        self.only_on = only_on
         self.module = module
         self.factory = factory
         self.options = options
@@ -47,6 +57,9 @@ ENGINES: Mapping[str, _Row] = MappingProxyType(
         "graph_channels_last": _Row("static", "engines.graph.engine", "channels_last", variant_of="graph"),
         "torch_eager": _Row("dynamic", "engines.peers.torch_eager", "TorchEager"),
         "torch_compile": _Row("static", "engines.peers.torch_compile", "TorchCompile", slow=True),
+        "torch_compile_reduce_overhead": _Row(
+            "static", "engines.peers.torch_compile", "reduce_overhead", slow=True, only_on="cuda"
+        ),
     }
 )
 """Names in the order in which reports list them."""

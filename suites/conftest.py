@@ -143,7 +143,7 @@ def _engines(module: Any, cell: Cell, effort: Effort, asked: Sequence[str]) -> t
         for_cell: Callable[[Cell, Effort], tuple[str, ...]] = module.engines
         named = for_cell(cell, effort)
     else:
-        named = getattr(module, "ENGINES", everyone(slow=effort.name != "quick"))
+        named = getattr(module, "ENGINES", everyone(cell.device, slow=effort.name != "quick"))
     return (*named, *variants(asked, named))
 
 
@@ -156,7 +156,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         cell, engine = params.get("cell"), params.get("engine")
         if isinstance(item, pytest.Function) and isinstance(cell, Cell) and isinstance(engine, str):
             ours.wanted.append(Wanted(item.name, item.nodeid, cell, _contender(config, item.module, engine)))
-    ours.conductor.expect(wanted.contender for wanted in ours.wanted)
+    ours.conductor.expect((one.contender for one in ours.wanted), {one.cell.device for one in ours.wanted})
     ours.progress = Progress(len({wanted.cell for wanted in ours.wanted}), _terminal_line(config))
     if ours.journal is not None and ours.wanted and not config.getoption("collectonly"):
         ours.journal.write("header", _header(config))

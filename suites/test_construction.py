@@ -35,7 +35,7 @@ def cells(effort: Effort, device: str) -> list[Cell]:
 
 def engines(cell: Cell, effort: Effort) -> tuple[str, ...]:
     """Every engine, those that are slow to get ready on short chains alone."""
-    return everyone(slow=effort.name != "quick" and dict(cell.knobs)["ops"] <= LONGEST_SLOW)
+    return everyone(cell.device, slow=effort.name != "quick" and dict(cell.knobs)["ops"] <= LONGEST_SLOW)
 
 
 def test_construction(row: RunRow, benchmark: BenchmarkFixture) -> None:

@@ -22,7 +22,7 @@ def cells(effort: Effort, device: str) -> list[Cell]:
 
 def engines(cell: Cell, effort: Effort) -> tuple[str, ...]:
     """Every engine, also the slow to get ready on the deep chain."""
-    return everyone(slow=effort.name != "quick" or cell.workload == "chain")
+    return everyone(cell.device, slow=effort.name != "quick" or cell.workload == "chain")
 
 
 def test_dispatch(row: RunRow, benchmark: BenchmarkFixture) -> None:

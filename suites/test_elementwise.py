@@ -19,8 +19,7 @@ def cells(effort: Effort, device: str) -> list[Cell]:
 
 def engines(cell: Cell, effort: Effort) -> tuple[str, ...]:
     """Every engine but the replay, whose kernels are the tape's."""
-    del cell
-    return tuple(name for name in everyone(slow=effort.name != "quick") if name != "graph_replay")
+    return tuple(name for name in everyone(cell.device, slow=effort.name != "quick") if name != "graph_replay")
 
 
 def test_elementwise(row: RunRow, benchmark: BenchmarkFixture) -> None:

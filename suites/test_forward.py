@@ -20,7 +20,7 @@ def cells(effort: Effort, device: str) -> list[Cell]:
 
 def engines(cell: Cell, effort: Effort) -> tuple[str, ...]:
     """Every engine, also the slow to get ready where kernels weigh most."""
-    return everyone(slow=effort.name != "quick" or (cell.workload, cell.batch_size) == ("cnn", 64))
+    return everyone(cell.device, slow=effort.name != "quick" or (cell.workload, cell.batch_size) == ("cnn", 64))
 
 
 def test_forward(row: RunRow, benchmark: BenchmarkFixture) -> None:

@@ -25,7 +25,7 @@ def cells(effort: Effort, device: str) -> list[Cell]:
 
 def engines(cell: Cell, effort: Effort) -> tuple[str, ...]:
     """Every engine; at quick effort those that are slow to get ready on the CNN alone, and there warm."""
-    return everyone(slow=effort.name != "quick" or (cell.workload == "cnn" and not cell.cold))
+    return everyone(cell.device, slow=effort.name != "quick" or (cell.workload == "cnn" and not cell.cold))
 
 
 def test_preparing(row: RunRow, benchmark: BenchmarkFixture) -> None:

@@ -20,8 +20,7 @@ def cells(effort: Effort, device: str) -> list[Cell]:
 
 def engines(cell: Cell, effort: Effort) -> tuple[str, ...]:
     """Every engine but the replay, whose kernels are the tape's, and the product."""
-    del cell
-    return (*(name for name in everyone(slow=effort.name != "quick") if name != "graph_replay"), SGEMM)
+    return (*(name for name in everyone(cell.device, slow=effort.name != "quick") if name != "graph_replay"), SGEMM)
 
 
 def contender(name: str) -> Contender:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,11 +14,13 @@ import torch
 from engines.graph import PIPELINE, Executable, Graph, trace, update
 from engines.graph.autodiff import differentiate
 from engines.graph.compile import compile_loss
+from engines.graph.engine import GraphEngine
 from engines.graph.lower.aten import Run
 from engines.graph.lower.compiler import say_once
-from engines.graph.lower.cuda_graph import MOST_CAPTURES, Captured, Tensors
+from engines.graph.lower.cuda_graph import MOST_CAPTURES, Captured, Recording, Tensors
 from engines.op import kernels_only
 from engines.optim import Sgd
+from engines.registry import load_workload
 from engines.value import EngineError, Spec
 from tests.programs import assert_near, spec, tensor
 
@@ -38,7 +41,7 @@ class Stand:
         self.warm_ups += 1
         act()
 
-    def capture(self, act: Callable[[], Tensors]) -> tuple[Callable[[], None], Tensors]:
+    def capture(self, act: Callable[[], Tensors]) -> Recording:
         self.captures += 1
         before = [value.clone() for value in self.updated]
         results = act()
@@ -53,7 +56,7 @@ class Stand:
             for result, found in zip(results, act(), strict=True):
                 result.copy_(found)
 
-        return replay, results
+        return Recording(replay, results, arena_bytes=1000, kept_bytes=100)
 
     def follow(self) -> None:
         pass
@@ -151,7 +154,7 @@ def test_the_same_address_in_another_order_is_another_parameter() -> None:
 
 
 class Unwilling(Stand):
-    def capture(self, act: Callable[[], Tensors]) -> tuple[Callable[[], None], Tensors]:
+    def capture(self, act: Callable[[], Tensors]) -> Recording:
         raise RuntimeError("operation not permitted when stream is capturing\nCUDA kernel errors might ...")
 
 
@@ -186,6 +189,15 @@ def test_what_kernels_refuse_is_not_taken_for_a_capture_that_fails() -> None:
             captured(tensor(2, 3), torch.tensor([0, 3]))
         assert captured(tensor(2, 3), torch.tensor([0, 2]))[0].isfinite()
     assert (captured.refusal, recorder.captures) == (None, 1)
+
+
+def test_its_memory_is_that_of_the_capture_and_of_none_there_is_none() -> None:
+    graph = gradients()
+    captured = Captured(plain(graph), graph, {"w"}, Stand())
+    assert captured.memory() == {"arena_bytes": 0, "arena_kept_bytes": 0}
+    with kernels_only():
+        captured(tensor(50), tensor(50), torch.tensor(5))
+    assert captured.memory() == {"arena_bytes": 1000, "arena_kept_bytes": 100}
 
 
 def test_an_input_that_is_given_back_is_the_caller_s_own() -> None:
@@ -272,6 +284,28 @@ def test_training_on_a_gpu_is_the_same_captured_or_not(passes: Any) -> None:
             assert executable._captured.refusal is None
         states.append([w, v, *losses])
     assert_near(*states)
+
+
+@needs_cuda
+def test_a_capture_keeps_what_plain_launches_take_anew() -> None:
+    def model(ops: Any, s: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {"y": ops.matmul(ops.matmul(s["x"], s["x"]), s["x"])}
+
+    size = 1 << 20
+    executable = Executable.build(trace(model, {"x": on_gpu(spec(512, 512))})).as_cuda_graph()
+    executable(torch.ones(512, 512, device="cuda:0"))
+    counters = executable.counters()
+    assert counters["arena_kept_bytes"] == size
+    assert 2 * size <= counters["arena_bytes"] <= 2 * size + (64 << 20)  # a library's scratch space may be in it
+
+
+@needs_cuda
+def test_a_task_with_a_branch_is_launched_kernel_by_kernel_and_says_so_by_a_count_alone() -> None:
+    for workload, captured in (("many_paths", 0), ("cnn", 1)):
+        task = load_workload(workload).task("loss_and_grad", 4)
+        program = GraphEngine().prepare(replace(task, device="cuda"))
+        program.run(program.place(task.batch, 7))
+        assert program.counters["cuda_graphs"] == captured
 
 
 @needs_cuda

@@ -177,6 +177,10 @@ def test_a_conductor_has_what_it_expects_and_the_judge_s_engine_loaded_once(monk
         conductor.expect([Contender("graph"), Contender("graph").again(), Contender("tape")])
         assert conductor.worker(Contender("graph")) is not conductor.worker(Contender("graph").again())
     assert told == [("engines.peers.torch_eager", "engines.graph.engine", "engines.tape.engine")]
+    with Conductor() as conductor:
+        conductor.expect([Contender("tape")], ["cpu", "cuda:1"])
+        conductor.worker(Contender("tape"))
+    assert told[1:] == [("engines.peers.torch_eager", "engines.tape.engine", "triton")]
 
 
 def test_nothing_that_the_server_loads_begins_to_use_a_gpu():
@@ -194,7 +198,8 @@ for name in ("current_device", "init", "_lazy_init"):
 for name in ("is_available", "device_count", "current_accelerator"):
     setattr(torch.accelerator, name, refuse)
 from engines.registry import ENGINES
+from suites.harness.conductor import COMPILERS
 from suites.harness.worker import load
-load([row.module for row in ENGINES.values()])
+load([*(row.module for row in ENGINES.values()), *COMPILERS.values()])
 """
     subprocess.run([sys.executable, "-c", text], check=True, timeout=LIMIT, env={**os.environ, **FIXED})

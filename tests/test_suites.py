@@ -164,9 +164,9 @@ def test_without_benchmark_only_every_row_runs_once_untimed_and_nothing_is_store
 TELLS = """
 from suites.harness.conductor import Conductor
 real = Conductor.expect
-def expect(self, contenders):
+def expect(self, contenders, devices):
     contenders = list(contenders)
-    print("expects", sorted({who.name for who in contenders}))
+    print("expects", sorted({who.name for who in contenders}), "on", *devices)
     real(self, contenders)
 Conductor.expect = expect
 """
@@ -179,7 +179,7 @@ def test_the_conductor_is_told_whom_to_expect(tmp_path, monkeypatch):
     done = suites(
         "suites/test_dispatch.py", "-p", "tells", "-s", "--collect-only", "--engine", "graph", "--engine", "tape"
     )
-    assert "expects ['graph', 'tape']" in done.stdout, done.stdout + done.stderr
+    assert "expects ['graph', 'tape'] on cpu" in done.stdout, done.stdout + done.stderr
 
 
 def test_only_the_engines_asked_for_are_measured(tmp_path):

@@ -9,7 +9,7 @@ import torch
 from engines.engine import Quantity, Task
 from engines.ops.random import step_key
 from engines.optim import Sgd
-from engines.peers.torch_compile import TorchCompile
+from engines.peers.torch_compile import TorchCompile, reduce_overhead
 from engines.peers.torch_eager import TorchEager
 from engines.value import UnavailableError
 from suites.harness.worker import refusal
@@ -18,23 +18,34 @@ QUANTITIES: tuple[Quantity, ...] = ("forward", "loss_and_grad", "step")
 
 
 def loss(ops, params, batch, key):
-    return ops.mean(ops.dropout(ops.tanh(ops.matmul(batch["x"], params["w"])), key, rate=0.5))
+    return ops.mean(ops.dropout(ops.tanh(ops.matmul(batch["x"], params["w"])), key, rate=0.5, stream=3))
 
 
 def other_loss(ops, params, batch, key):
     return ops.sum(ops.exp(params["w"]) * 3.0)
 
 
-def task(quantity: Quantity, text=loss) -> Task:
+def task(quantity: Quantity, text=loss, device="cpu") -> Task:
     rng = np.random.default_rng(0)
     w, x = (rng.normal(size=shape).astype(np.float32) for shape in ((3, 5), (4, 3)))
-    return Task(text, {"w": w}, {"x": x}, quantity, optimizer=Sgd(lr=0.1, momentum=0.5))
+    return Task(text, {"w": w}, {"x": x}, quantity, device, optimizer=Sgd(lr=0.1, momentum=0.5))
 
 
+ON_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+
+
+@pytest.mark.parametrize(
+    ("make", "device", "counters"),
+    [
+        (TorchCompile, "cpu", {}),
+        pytest.param(TorchCompile, "cuda", {}, marks=ON_CUDA),
+        pytest.param(reduce_overhead, "cuda", {"uncaptured": 0}, marks=ON_CUDA),
+    ],
+)
 @pytest.mark.parametrize("quantity", QUANTITIES)
-def test_its_numbers_and_masks_are_those_of_eager_mode_step_after_step(quantity):
-    compiled, eager = (engine.prepare(task(quantity)) for engine in (TorchCompile(), TorchEager()))
-    assert compiled.counters == {"graphs": 1, "graph_breaks": 0}
+def test_its_numbers_and_masks_are_those_of_eager_mode_step_after_step(quantity, make, device, counters):
+    compiled, eager = (engine.prepare(task(quantity, device=device)) for engine in (make(), TorchEager()))
+    assert compiled.counters == {"graphs": 1, "graph_breaks": 0, **counters}
     for step in range(3):
         found, wanted = (
             program.run(program.place(task(quantity).batch, step_key(0, step))) for program in (compiled, eager)
@@ -53,6 +64,12 @@ def test_getting_ready_compiles_both_passes_and_moves_no_parameter():
     ]
     np.testing.assert_array_equal(program.parameters["w"].detach().numpy(), task("step").parameters["w"])
     assert program.parameters["w"].grad is None
+
+
+def test_the_mode_that_replays_captures_while_it_gets_ready():
+    program = reduce_overhead().prepare(task("loss_and_grad"))
+    assert list(program.phases)[-2:] == ["capture forward", "capture backward"]
+    assert program.counters["graphs"] == 1
 
 
 def test_each_program_of_a_process_is_compiled_anew():

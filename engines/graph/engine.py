@@ -10,6 +10,7 @@ from engines.engine import Array, Outputs, Placed, Style, Task, phase, place_arr
 from engines.graph.compile import Build, compile_loss
 from engines.graph.compiled import Compiled
 from engines.graph.executable import Executable
+from engines.graph.lower.cuda_graph import obstacle
 from engines.graph.passes import CHANNELS_LAST, PIPELINE, Pass
 from engines.graph.shapes import Exact, Policy
 from engines.value import EngineError, Spec, canonical_device
@@ -40,7 +41,7 @@ class GraphProgram:
         )
         self._batch_names = list(task.batch)
         self._captures = capture and device != "cpu"
-        if self._captures:
+        if self._captures and obstacle(self.executable.graph) is None:
             with phase(self.phases, "capture"):
                 self.executable.as_cuda_graph(held=self.parameters).prepare(*self._inputs(example))
 
@@ -116,7 +117,8 @@ class GraphEngine:
     """Define-and-run. `passes` may be empty: then every node is replayed just as it was traced. `build` lowers.
 
     `policy` says how tasks are met whose batches change in size; `Exact` where none is given. With `capture`, the
-    launches of a task on CUDA whose batches keep their size become one CUDA graph.
+    launches of a task on CUDA whose batches keep their size become one CUDA graph, unless a value decides what is
+    launched next.
     """
 
     style: Style = "static"

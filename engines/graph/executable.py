@@ -134,11 +134,13 @@ class Executable:
         """Exact facts of a call's memory, in bytes or as a number of results.
 
         `bound_bytes` is the largest sum of values alive at once, `planned_bytes` what the plan needs, `arena_bytes` how
-        much of that is kept from call to call; `own_results` get memory of their own at each call.
+        much of that is kept from call to call; `own_results` get memory of their own at each call. A CUDA graph keeps
+        all that it works in; torch's allocator counts `arena_kept_bytes` of it as in use between calls.
         """
         memory, plan = Memory.of(self._runs), self._runs.plan
         if plan is None:
-            return {"bound_bytes": memory.peak_bytes, "own_results": len(memory.lives)}
+            captured = {} if self._captured is None else self._captured.memory()
+            return {"bound_bytes": memory.peak_bytes, "own_results": len(memory.lives), **captured}
         return {
             "bound_bytes": memory.peak_bytes,
             "planned_bytes": plan.peak_bytes,

@@ -10,6 +10,7 @@ computes the n-th number directly from the key and n; no state is carried from o
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -19,6 +20,7 @@ from engines.op import REQUIRED, Namespace, Op
 from engines.value import DTYPES
 
 _GAMMA = 0x9E3779B97F4A7C15
+_INVERSE = pow(_GAMMA, -1, 1 << 64)
 _MIX_1 = 0xBF58476D1CE4E5B9
 _MIX_2 = 0x94D049BB133111EB
 _WORD = (1 << 64) - 1
@@ -57,17 +59,16 @@ def _scalar(word: int) -> torch.Tensor:
     return torch.tensor(_signed(word))
 
 
-_STRIDE = _scalar(_GAMMA)
-_STEPS = tuple(
-    (_scalar(bits), _scalar(_WORD >> bits), _scalar(factor)) for bits, factor in ((30, _MIX_1), (27, _MIX_2))
-)
+_MIXING = tuple((bits, _WORD >> bits, _signed(factor)) for bits, factor in ((30, _MIX_1), (27, _MIX_2)))
 """SplitMix64's mixing: z ^= z >>> bits, z *= factor. torch's shift of int64 copies the sign, hence the mask between."""
+
+_MIXING_TENSORS = tuple(tuple(map(_scalar, step)) for step in _MIXING)
 
 
 def _weyl(count: int, stream: int, device: torch.device) -> torch.Tensor:
     """The counters of a stream times SplitMix64's gamma: the part of a draw that does not depend on the key."""
     start = first_counter(stream)
-    return torch.arange(start, start + count, device=device).mul_(_STRIDE)
+    return torch.arange(start, start + count, device=device).mul_(_signed(_GAMMA))
 
 
 _kept_weyl = lru_cache(maxsize=64)(_weyl)
@@ -82,8 +83,16 @@ def _counters(count: int, stream: int, device: torch.device) -> torch.Tensor:
 
 def _words(key: torch.Tensor, shape: tuple[int, ...], stream: int) -> torch.Tensor:
     """Uniform int64 words. SplitMix64's last step is left out: it touches only the low bits, which decide nothing."""
-    z = _counters(math.prod(shape), stream, key.device) + key
-    for bits, mask, factor in _STEPS:
+    mixing: Sequence[Sequence[Any]]
+    if torch.compiler.is_compiling():
+        # It writes numbers into its code, and hands tensors over. A counter's product it would take for an index, which
+        # does not wrap around: so the key is added before, divided by what follows.
+        start = first_counter(stream)
+        counters = torch.arange(start, start + math.prod(shape), device=key.device)
+        z, mixing = (counters + key * _signed(_INVERSE)) * _signed(_GAMMA), _MIXING
+    else:
+        z, mixing = _counters(math.prod(shape), stream, key.device) + key, _MIXING_TENSORS
+    for bits, mask, factor in mixing:
         z.bitwise_xor_((z >> bits).bitwise_and_(mask)).mul_(factor)
     return z.reshape(shape)
 

@@ -30,6 +30,8 @@ from suites.harness.forkserver import FIXED, Forked, ForkServer, end_of
 from suites.harness.protocol import VERSION, WorkerError, decode, encode
 
 CHUNK_BYTES = 1 << 16
+COMPILERS = {"cuda": "triton"}
+"""The module that compiles for a device."""
 
 
 class Event(NamedTuple):
@@ -222,9 +224,14 @@ class Conductor:
     _modules: Sequence[str] = ()
     _leaving: list[Forked] = field(default_factory=list)
 
-    def expect(self, contenders: Iterable[Contender]) -> None:
-        """Have all workers come with these contenders' engines loaded, and the judge's; before the first is asked."""
-        self._modules = tuple(dict.fromkeys(who.module for who in (Contender(EAGER), *contenders)))
+    def expect(self, contenders: Iterable[Contender], devices: Iterable[str] = ("cpu",)) -> None:
+        """Have all workers come with these contenders' engines loaded, and the judge's; before the first is asked.
+
+        With them come what engines load when they first compile for one of these devices.
+        """
+        engines = (who.module for who in (Contender(EAGER), *contenders))
+        compilers = (COMPILERS[kind] for device in devices if (kind := device.partition(":")[0]) in COMPILERS)
+        self._modules = tuple(dict.fromkeys((*engines, *compilers)))
 
     def worker(self, contender: Contender) -> Worker | Guest:
         """The contender's worker, or its place in the one of its room."""

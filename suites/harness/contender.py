@@ -75,9 +75,13 @@ def by_name(cell: Cell, name: str) -> Engine:
     return load_engine(name)
 
 
-def everyone(*, slow: bool) -> tuple[str, ...]:
-    """Every engine by name but variants; without `slow`, only those that are not slow to get ready."""
-    return tuple(name for name, row in ENGINES.items() if not row.variant_of and (slow or not row.slow))
+def everyone(device: str, *, slow: bool) -> tuple[str, ...]:
+    """Every engine of this device by name, but no variants; without `slow`, only those that are quick to get ready."""
+    return tuple(
+        name
+        for name, row in ENGINES.items()
+        if not row.variant_of and (slow or not row.slow) and device.startswith(row.only_on)
+    )
 
 
 def variants(asked: Iterable[str], taking_part: Container[str]) -> tuple[str, ...]:

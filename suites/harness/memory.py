@@ -12,7 +12,7 @@ beyond what is in use stands apart. Python's cyclic garbage collector is off, as
 optimiser state, for a graph the executable) is `live_bytes_before`; of that, a call may give something back, such as
 the gradients of the step before: `released_bytes`. So the process needs at most
 `live_bytes_before - released_bytes + peak_bytes`, and just that where the release comes first. An arena that a program
-keeps from call to call, so as not to take it anew, counts as taken by the call.
+keeps from call to call, so as not to take it anew, counts as taken by the call; so does what a CUDA graph works in.
 """
 
 from __future__ import annotations
@@ -118,11 +118,12 @@ def _memory_of(engine: Engine, cell: Cell, rounds: int) -> Memory:
     samples = tuple(seconds(call, 1, device) for _ in range(rounds))
     traces = [traced(call, device)[0] for _ in range(2)]
     peaks = _cuda_peaks(call, traces[-1]) if device.startswith("cuda") else _host_peaks(call)
-    arena_bytes = program.counters.get("arena_bytes", 0)
+    counters = program.counters
+    arena_bytes = counters.get("arena_bytes", 0)
     found = Memory(
         peak_bytes=arena_bytes + median_low(peaks.by_call),
         peak_bytes_by_call=tuple(arena_bytes + peak for peak in peaks.by_call),
-        live_bytes_before=made_ready.live_bytes[-1] - arena_bytes,
+        live_bytes_before=made_ready.live_bytes[-1] - counters.get("arena_kept_bytes", arena_bytes),
         released_bytes=traces[-1].released_bytes,
         method=peaks.method,
         reserved_bytes=peaks.reserved_bytes,
@@ -132,12 +133,11 @@ def _memory_of(engine: Engine, cell: Cell, rounds: int) -> Memory:
         allocated_bytes=traces[-1].allocated_bytes,
         record_bytes=None,
         record_entries=None,
-        lower_bound_bytes=program.counters.get("bound_bytes") or _lower_bound_bytes(call, device),
+        lower_bound_bytes=counters.get("bound_bytes") or _lower_bound_bytes(call, device),
         notes={},
         seconds=samples,
     )
-    captured = bool(program.counters.get("cuda_graphs"))
-    return _explained(_with_record(found, engine, task, program, placed), traces, captured=captured)
+    return _explained(_with_record(found, engine, task, program, placed), traces)
 
 
 def _ready(engine: Engine, task: Task) -> tuple[Program, Placed]:
@@ -230,7 +230,7 @@ def _descriptor_bytes(make: Callable[[], object]) -> int:
     return held - elements.live_bytes[-1]
 
 
-def _explained(memory: Memory, traces: Sequence[Trace], *, captured: bool) -> Memory:
+def _explained(memory: Memory, traces: Sequence[Trace]) -> Memory:
     """The same, with a reason for all that is missing and for all that calls do not agree on."""
     notes = dict(memory.notes)
     changes: dict[str, Any] = {}
@@ -246,8 +246,6 @@ def _explained(memory: Memory, traces: Sequence[Trace], *, captured: bool) -> Me
     spread = max(memory.peak_bytes_by_call) - min(memory.peak_bytes_by_call)
     if spread > AGREEING * memory.peak_bytes:
         notes["peak_bytes"] = f"calls differ by {spread} bytes"
-    if captured:
-        notes["reserved_bytes"] = "what a CUDA graph works in stays reserved between calls: it is here, not in the peak"
     if memory.reserved_bytes is None:
         notes["reserved_bytes"] = "the CPU has no caching allocator"
     if memory.record_entries is None:

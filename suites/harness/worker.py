@@ -28,7 +28,7 @@ from engines.ops.random import step_key
 from engines.value import UnavailableError
 from suites.harness.agreement import judge, load_arrays, results, save_arrays
 from suites.harness.cell import Cell, cell_from
-from suites.harness.clock import calls_per_sample, collector_set, resolution_seconds, sample, seconds, synchronize
+from suites.harness.clock import calls_per_sample, collector_set, resolution_seconds, sample, seconds, synchronize, wake
 from suites.harness.contender import Contender
 from suites.harness.forkserver import forked
 from suites.harness.heap import keep_freed_memory
@@ -103,6 +103,7 @@ class Worker:
         if contender.collector:
             gc.unfreeze()  # where its cost is measured, it goes through all that a user's would
         task = cell.task()
+        wake(cell.device)
         start = time.perf_counter()
         program = engine.prepare(task)
         synchronize(cell.device)
@@ -227,6 +228,7 @@ HANDLERS: Mapping[str, Handler] = {
 
 def prepare_and_run(task: Task, engine: Engine) -> Preparation:
     """From nothing to the end of the first call: the seconds of each phase, and in all."""
+    wake(task.device)
     start = time.perf_counter()
     program = engine.prepare(task)
     synchronize(task.device)

@@ -15,9 +15,9 @@ what a capture forbids is done. Where a graph cannot be captured, kernels are la
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 
@@ -37,7 +37,29 @@ MOST_CAPTURES = 8
 DECIDE = frozenset({"cond", "switch", "while"})
 """Ops that need a value before they can go on. The trips of a scan are known, so it is captured whole."""
 
+MADE = -1
+"""Where a result is found that is none of the inputs."""
+
 _ONE_CAPTURE = threading.Lock()  # CUDA allows one at a time in a process
+
+
+class Recording(NamedTuple):
+    """What was captured: what launches it, and the results that each launch overwrites.
+
+    It works in `arena_bytes` of memory that is its own, also between launches; of these the results take `kept_bytes`.
+    """
+
+    replay: Callable[[], None]
+    results: Tensors
+    arena_bytes: int = 0
+    kept_bytes: int = 0
+
+
+def _nothing() -> None:
+    """What is replayed before anything is captured."""
+
+
+NOTHING = Recording(_nothing, ())
 
 
 class Recorder(Protocol):
@@ -51,8 +73,8 @@ class Recorder(Protocol):
         """Run aside from the caller's stream, before what the caller does next."""
         ...
 
-    def capture(self, act: Callable[[], Tensors]) -> tuple[Callable[[], None], Tensors]:
-        """What `act` launches as one thing to replay, and the results that each replay overwrites."""
+    def capture(self, act: Callable[[], Tensors]) -> Recording:
+        """What `act` launches, as one thing to replay."""
         ...
 
     def follow(self) -> None:
@@ -80,14 +102,18 @@ class CudaRecorder:
             act()
         current.wait_stream(side)
 
-    def capture(self, act: Callable[[], Tensors]) -> tuple[Callable[[], None], Tensors]:
-        """See `Recorder.capture`."""
+    def capture(self, act: Callable[[], Tensors]) -> Recording:
+        """See `Recorder.capture`. The allocator's peak, which `torch.cuda` tells, begins anew."""
         graph = torch.cuda.CUDAGraph()
         side = self._stream()
         # The stream is set here as well: torch leaves it set where a capture ends in an error.
         with torch.cuda.stream(side), torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
+            torch.cuda.reset_peak_memory_stats(self._device)
+            before = torch.cuda.memory_allocated(self._device)
             results = act()
-        return graph.replay, results
+            kept_bytes = torch.cuda.memory_allocated(self._device) - before
+            arena_bytes = torch.cuda.max_memory_allocated(self._device) - before
+        return Recording(graph.replay, results, arena_bytes, kept_bytes)
 
     def follow(self) -> None:
         """See `Recorder.follow`."""
@@ -116,8 +142,9 @@ class Captured:
         self._captures = 0
         self._where: list[object] | None = None
         self._buffers: list[torch.Tensor] = []
-        self._replay: Callable[[], None] = _nothing
-        self._results: list[int | torch.Tensor] = []
+        self._recording = NOTHING
+        self._handed_out: list[int] = []
+        self._made: list[torch.Tensor] = []
         self.refusal = None if graph.nodes else "it launches nothing"
         """Why kernels are launched one by one, if they are."""
         reason = obstacle(graph)
@@ -148,7 +175,7 @@ class Captured:
         if self._captures == MOST_CAPTURES:
             self._refuse(f"its parameters lay elsewhere at {MOST_CAPTURES} calls")
             return False
-        self._where, self._results, self._replay = None, [], _nothing  # the memory of the last one is free first
+        self._where, self._recording = None, NOTHING  # the memory of the last one is free first
         try:
             self._warm_up(inputs)
         except torch.OutOfMemoryError as error:
@@ -169,27 +196,33 @@ class Captured:
         static = [t if held else next(buffers) for t, held in zip(inputs, self._held, strict=True)]
         try:
             with _ONE_CAPTURE:
-                self._replay, results = self._recorder.capture(lambda: self._run(*static))
+                self._recording = self._recorder.capture(lambda: self._run(*static))
         except Exception as error:  # a kernel that waits for the device, a library that allocates: launches still work
             self._refuse(_first_line(error))
             return
         number = {id(tensor): index for index, tensor in enumerate(static)}
-        self._results = [number.get(id(result), result) for result in results]
+        self._handed_out = [number.get(id(result), MADE) for result in self._recording.results]
+        self._made = [r for r, at in zip(self._recording.results, self._handed_out, strict=True) if at == MADE]
         self._where = where
         self._captures += 1
 
     def _replayed(self, inputs: Sequence[torch.Tensor]) -> Tensors:
         self._recorder.follow()
-        copied = (given for given, held in zip(inputs, self._held, strict=True) if not held)
-        for buffer, given in zip(self._buffers, copied, strict=True):
-            buffer.copy_(given)
-        self._replay()
+        _copy_all([given for given, held in zip(inputs, self._held, strict=True) if not held], self._buffers)
+        self._recording.replay()
+        made = [torch.empty_like(result) for result in self._made]
+        _copy_all(self._made, made)
+        fresh = iter(made)
         # A result that is one of the inputs, such as an updated parameter, is the caller's own tensor.
-        return tuple(inputs[found] if isinstance(found, int) else found.clone() for found in self._results)
+        return tuple(next(fresh) if at == MADE else inputs[at] for at in self._handed_out)
+
+    def memory(self) -> Mapping[str, int]:
+        """Bytes that the capture has to itself, and how many of them torch's allocator counts as in use."""
+        return {"arena_bytes": self._recording.arena_bytes, "arena_kept_bytes": self._recording.kept_bytes}
 
     def _refuse(self, reason: str) -> None:
         self.refusal = reason
-        self._buffers, self._results, self._replay = [], [], _nothing
+        self._buffers, self._made, self._recording = [], [], NOTHING
         say_once(f"{self._name} cannot be captured as a CUDA graph: {reason}: its kernels are launched one by one")
 
 
@@ -209,5 +242,12 @@ def _first_line(error: Exception) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
-def _nothing() -> None:
-    """What is replayed before anything is captured."""
+def _copy_all(tensors: Sequence[torch.Tensor], into: Sequence[torch.Tensor]) -> None:
+    """Copy each into its buffer, by one kernel for all of a dtype."""
+    if len(into) < 2:
+        for buffer, tensor in zip(into, tensors, strict=True):
+            buffer.copy_(tensor)
+        return
+    for dtype in {buffer.dtype for buffer in into}:
+        places = [at for at, buffer in enumerate(into) if buffer.dtype is dtype]
+        torch._foreach_copy_([into[at] for at in places], [tensors[at] for at in places])
