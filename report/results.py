@@ -21,7 +21,15 @@ from report.fields import ReportError, load
 from report.stored import Cell, Question, Ratio, Record, Run
 
 STORED_NAME = "[0-9][0-9][0-9][0-9]_*.json"  # how pytest-benchmark names what it autosaves
-ENGINE_ORDER = ("tape", "graph", "graph_replay", "torch_eager", "torch_compile", "torch_module")
+ENGINE_ORDER = (
+    "tape",
+    "graph",
+    "graph_replay",
+    "torch_eager",
+    "torch_compile",
+    "torch_compile_reduce_overhead",
+    "torch_module",
+)
 
 YARDSTICK = "sgemm"
 """The product of matrices that rates are held against: no engine, and checked against nothing."""

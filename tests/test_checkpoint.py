@@ -130,7 +130,7 @@ def test_gradients_of_gradients_go_through_a_checkpoint(name: str) -> None:
     assert_same_bits(found[:5], expected[:5])
 
 
-@pytest.mark.parametrize("engine", everyone(slow=False))
+@pytest.mark.parametrize("engine", everyone("cpu", slow=False))
 @pytest.mark.parametrize("name", MODELS)
 def test_one_model_text_runs_on_every_engine(engine: str, name: str) -> None:
     def loss(ops: Any, parameters: Any, batch: Any, key: Any) -> Any:

@@ -18,7 +18,7 @@ from suites.workloads.modules import TorchModule
 
 TASK = load_workload("lenet5").task("step", 4)
 OURS = ("tape", "graph", "graph_replay")
-EVERYONE = (*everyone(slow=False), "torch_module")
+EVERYONE = (*everyone("cpu", slow=False), "torch_module")
 
 
 def engine(name: str) -> Any:

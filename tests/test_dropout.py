@@ -46,6 +46,18 @@ def test_the_generator_has_not_changed() -> None:
     assert "".join("01"[bool(bit)] for bit in kept(count=40)) == GOLDEN_MASK
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("step", range(3))
+def test_a_gpu_s_mask_is_a_processor_s(step: int, dtype: str) -> None:
+    key = key_of(1, step)
+    drawn = [
+        KERNELS.dropout_mask(each, shape=(5, 7000), rate=0.3, stream=2, dtype=dtype).cpu() for each in (key, key.cuda())
+    ]
+    assert drawn[1].dtype is getattr(torch, dtype)
+    assert torch.equal(*drawn)
+
+
 def test_the_same_key_gives_the_same_mask() -> None:
     assert torch.equal(kept(seed=3, step=9), kept(seed=3, step=9))
 

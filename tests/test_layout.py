@@ -359,8 +359,8 @@ def test_the_engine_of_this_name_has_the_pass_and_takes_part_only_where_asked_fo
     task = load_workload("lenet5").task("forward", 2)
     program = load_engine(name).prepare(task)
     assert [node.op for node in program.executable.graph.nodes].count(NHWC["conv2d"]) == 2  # type: ignore[attr-defined]
-    assert name not in everyone(slow=True)
-    assert variants(["tape", name], everyone(slow=False)) == (name,)
+    assert name not in everyone("cpu", slow=True)
+    assert variants(["tape", name], everyone("cpu", slow=False)) == (name,)
     assert variants([name], ["tape"]) == variants([], ["graph"]) == ()
 
 

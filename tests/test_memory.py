@@ -59,7 +59,7 @@ class Altered:
 @pytest.fixture(scope="module")
 def of_images():
     """The memory of every engine on LeNet-5."""
-    return {name: memory.memory_of(load_engine(name), IMAGES) for name in everyone(slow=False)}
+    return {name: memory.memory_of(load_engine(name), IMAGES) for name in everyone("cpu", slow=False)}
 
 
 # What moves the high-water mark
@@ -245,7 +245,7 @@ def test_no_engine_goes_below_the_lower_bound_and_the_same_kernels_have_the_same
 # Counts
 
 
-@pytest.mark.parametrize("name", everyone(slow=False))
+@pytest.mark.parametrize("name", everyone("cpu", slow=False))
 def test_two_calls_take_equally_many_blocks(name):
     task = IMAGES.task()
     program = load_engine(name).prepare(task)

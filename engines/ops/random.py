@@ -10,11 +10,12 @@ computes the n-th number directly from the key and n; no state is carried from o
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from functools import cache, lru_cache
 from typing import Any
 
 import torch
+from torch.cuda.jiterator import _create_jit_fn as create_jit_fn
 
 from engines.op import REQUIRED, Namespace, Op
 from engines.value import DTYPES
@@ -85,11 +86,10 @@ def _words(key: torch.Tensor, shape: tuple[int, ...], stream: int) -> torch.Tens
     """Uniform int64 words. SplitMix64's last step is left out: it touches only the low bits, which decide nothing."""
     mixing: Sequence[Sequence[Any]]
     if torch.compiler.is_compiling():
-        # It writes numbers into its code, and hands tensors over. A counter's product it would take for an index, which
-        # does not wrap around: so the key is added before, divided by what follows.
-        start = first_counter(stream)
-        counters = torch.arange(start, start + math.prod(shape), device=key.device)
-        z, mixing = (counters + key * _signed(_INVERSE)) * _signed(_GAMMA), _MIXING
+        # It writes numbers into its code, and hands tensors over. Products and large sums of what it takes for an index
+        # it works out as if integers did not wrap around: so the key comes first, divided by what follows.
+        start = key * _signed(_INVERSE) + first_counter(stream)
+        z, mixing = (torch.arange(math.prod(shape), device=key.device) + start) * _signed(_GAMMA), _MIXING
     else:
         z, mixing = _counters(math.prod(shape), stream, key.device) + key, _MIXING_TENSORS
     for bits, mask, factor in mixing:
@@ -97,9 +97,43 @@ def _words(key: torch.Tensor, shape: tuple[int, ...], stream: int) -> torch.Tens
     return z.reshape(shape)
 
 
+_ON_CUDA = """
+template <typename T> T mask(T n, T low, T high, long long start, long long below, double scale) {
+    unsigned long long key = ((unsigned long long)(unsigned int)high << 32) | (unsigned int)low;
+    unsigned long long z = ((unsigned long long)n + start) * 0x9E3779B97F4A7C15ULL + key;
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ULL;
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EBULL;
+    return __float_as_int((long long)z < below ? (float)scale : 0.0f);
+}
+"""
+"""All of a mask in float32, as one kernel: a dozen launches would be no fair price for it."""
+
+
+@cache
+def _kernel_on_cuda() -> Callable[..., torch.Tensor]:
+    made: Callable[..., torch.Tensor] = create_jit_fn(_ON_CUDA, start=0, below=0, scale=1.0)
+    return made
+
+
+@lru_cache(maxsize=64)
+def _kept_range(count: int, device: torch.device) -> torch.Tensor:
+    return torch.arange(count, dtype=torch.int32, device=device)
+
+
+def _mask_on_cuda(key: torch.Tensor, shape: tuple[int, ...], rate: float, stream: int) -> torch.Tensor:
+    count, capturing = math.prod(shape), torch.cuda.is_current_stream_capturing()
+    numbers = (_kept_range.__wrapped__ if capturing else _kept_range)(count, key.device)
+    low, high = key.view(1).view(torch.int32).unbind()  # the kernel's numbers are of one type, of a float's size
+    scale = 1.0 / (1.0 - rate)
+    bits = _kernel_on_cuda()(numbers, low, high, start=first_counter(stream), below=keep_below(rate), scale=scale)
+    return bits.view(torch.float32).view(shape)
+
+
 def _dropout_mask(key: torch.Tensor, *, shape: tuple[int, ...], rate: float, stream: int, dtype: str) -> torch.Tensor:
     if not 0.0 <= rate < 1.0:
         raise ValueError(f"rate must be from 0 to below 1, found {rate}")
+    if key.is_cuda and dtype == "float32" and not torch.compiler.is_compiling():
+        return _mask_on_cuda(key, shape, rate, stream)
     return (_words(key, shape, stream) < keep_below(rate)).to(DTYPES[dtype]).mul_(1.0 / (1.0 - rate))
 
 
