@@ -37,6 +37,9 @@ MOST_CAPTURES = 8
 DECIDE = frozenset({"cond", "switch", "while"})
 """Ops that need a value before they can go on. The trips of a scan are known, so it is captured whole."""
 
+LARGE = 1 << 16
+"""Elements from which on a tensor is copied by a kernel of its own."""
+
 MADE = -1
 """Where a result is found that is none of the inputs."""
 
@@ -243,11 +246,12 @@ def _first_line(error: Exception) -> str:
 
 
 def _copy_all(tensors: Sequence[torch.Tensor], into: Sequence[torch.Tensor]) -> None:
-    """Copy each into its buffer, by one kernel for all of a dtype."""
-    if len(into) < 2:
-        for buffer, tensor in zip(into, tensors, strict=True):
-            buffer.copy_(tensor)
-        return
-    for dtype in {buffer.dtype for buffer in into}:
-        places = [at for at, buffer in enumerate(into) if buffer.dtype is dtype]
+    """Copy each into its buffer: the small ones of a dtype by one kernel, which has too few blocks for a large one."""
+    small: dict[torch.dtype, list[int]] = {}
+    for at, buffer in enumerate(into):
+        if buffer.numel() < LARGE:
+            small.setdefault(buffer.dtype, []).append(at)
+        else:
+            buffer.copy_(tensors[at])
+    for places in small.values():
         torch._foreach_copy_([into[at] for at in places], [tensors[at] for at in places])
