@@ -23,7 +23,7 @@ from report.stored import BY_WAYS, Cell, Question, Record
 
 MOST_NAMED = 3
 STATIC, DYNAMIC, OUTSIDE, PLAIN = "graph", "tape", "torch_eager", "torch_module"
-COMPILED, RECOMPUTED = "torch_compile", "tape+recompute"
+COMPILED, RECOMPUTED = ("torch_compile", "torch_compile_reduce_overhead"), "tape+recompute"
 TONES = {
     **dict.fromkeys(("faster", "less", "equal", "within tolerance", "agrees", "pays off"), "good"),
     **dict.fromkeys(("slower", "more", "never", "wrong"), "bad"),
@@ -293,9 +293,9 @@ def _interface_cost(results: Results, labels: Labels) -> str:
 
 
 def against_compiled(results: Results, labels: Labels, question: Question) -> list[str]:
-    """How the graph stands against PyTorch's compiler, where that has rows."""
-    there = any(row.engine == COMPILED for row in results.of(question))
-    return [compare(results, labels, question, STATIC, COMPILED).sentence()] if there else []
+    """How the graph stands against PyTorch's compiler, in each of the modes that have rows."""
+    there = {row.engine for row in results.of(question)}
+    return [compare(results, labels, question, STATIC, name).sentence() for name in COMPILED if name in there]
 
 
 def _times(results: Results, cell: Cell, *, per_op: bool = False) -> str:

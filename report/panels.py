@@ -6,6 +6,7 @@ timed("step")(scene)     # times and ratios of each workload
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 
 from report.answers import COMPILED, DYNAMIC, OUTSIDE, PLAIN
 from report.charts import break_even, live, memory, preparing, ratios, times
@@ -38,7 +39,7 @@ def each_timed(question: Question) -> Callable[[Scene], list[Picture]]:
         found = []
         for cell, rows in cells(scene.results.of(question)).items():
             found.append(times.picture(scene, cell, rows))
-            found += [ratios.picture(scene, cell, rows, to) for to in (OUTSIDE, COMPILED)]
+            found += [ratios.picture(scene, cell, rows, to) for to in (OUTSIDE, *COMPILED)]
         return [picture for picture in found if picture]
 
     return draw
@@ -76,9 +77,9 @@ def recomputed(scene: Scene) -> list[Picture]:
 def against_outside(scene: Scene) -> list[Picture]:
     """Put times relative to PyTorch eager first, then to its compiler, then what our interface costs."""
     found = [ratios.picture(scene, place, rows, OUTSIDE) for place, rows in scene.places("step").items()]
-    for question in COMPILED_IN:
-        there = {row.cell for row in scene.results.measured(question) if row.engine == COMPILED}
+    for question, compiled in product(COMPILED_IN, COMPILED):
+        there = {row.cell for row in scene.results.measured(question) if row.engine == compiled}
         for place, rows in scene.places(question).items():
-            found.append(ratios.picture(scene, place, [row for row in rows if row.cell in there], COMPILED))
+            found.append(ratios.picture(scene, place, [row for row in rows if row.cell in there], compiled))
     found += [ratios.picture(scene, place, rows, PLAIN) for place, rows in scene.places("interface").items()]
     return [picture for picture in found if picture]

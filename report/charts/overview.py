@@ -21,7 +21,7 @@ from report.stored import Cell, Question, Ratio
 NAME = "overview"
 WIDTH = 6.5  # inches; there is one such picture, as wide as two thirds of the page
 STATIC = "graph"
-OTHERS = ("tape", "torch_eager", "torch_compile")
+OTHERS = ("tape", "torch_eager", "torch_compile", "torch_compile_reduce_overhead")
 QUESTIONS: tuple[Question, ...] = (
     "step",
     "forward",

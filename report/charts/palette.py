@@ -38,7 +38,7 @@ OURS: Mapping[str, tuple[str, str, str, str]] = {
     "graph_replay": ("#2a93c9", "#a5daf7", "D", "◆"),
     "torch_eager": ("#6d6d74", "#a9a9b2", "^", "▲"),
     "torch_compile": ("#1f7d5c", "#63c79d", "X", "✖"),
-    "torch_compile_reduce_overhead": ("#5b7f1d", "#a3c763", "d", "⬧"),
+    "torch_compile_reduce_overhead": ("#5b7f1d", "#a3c763", "d", "♦"),
     "torch_module": ("#9c4f96", "#d79ad2", "v", "▼"),
 }
 OTHERS: tuple[tuple[str, str, str, str], ...] = (
