@@ -36,7 +36,7 @@ from suites.harness.cell import Cell
 from suites.harness.deal import blocks
 from suites.harness.effort import EFFORTS
 from suites.harness.measure import Show
-from suites.harness.row import Row, add_ratios
+from suites.harness.row import Row
 from suites.harness.training import SEED, Training
 from suites.workloads import UnknownWorkloadError, load_workload
 from suites.workloads.digits import DataError, Digits, load
@@ -99,7 +99,6 @@ def learn(
         if row.running:
             with row.at_its_cost():
                 _judge(row, learners[name], losses, steps // max(epochs, 1), epochs, digits)
-    add_ratios(list(rows.values()))
 
 
 def _one_epoch(learner: Learner, losses: list[float], row: Row) -> None:

@@ -42,6 +42,8 @@ def measure_cell(job: Measuring) -> Mapping[str, Row]:
         if rows[name].running and not need.running:
             rows[name].refuse(need.status, need.reason or "")
         rows[name].memory = need.memory
+    for row in rows.values():
+        row.ratios = [ratio for ratio in row.ratios if rows[ratio["to"]].running]
     return rows
 
 

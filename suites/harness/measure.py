@@ -198,7 +198,10 @@ def _cold_sample(job: Measuring, arm: Arm) -> None:
 
 
 def _launches_until_precise(job: Measuring, arms: Sequence[Arm]) -> None:
-    """Launches until every ratio's interval is narrow enough, and says something, or there have been the most."""
+    """Launches until every interval is narrow enough, and says something, or there have been the most.
+
+    In a single launch narrow enough will do: there the control decides what may be said, and more rounds change little.
+    """
     least, most = job.effort.launches
     dealt, done = blocks(arms, job.cell.name), 0
     readied = (order for block in blocks(arms, f"{job.cell.name}, made ready") for order in block)
@@ -214,7 +217,7 @@ def _launches_until_precise(job: Measuring, arms: Sequence[Arm]) -> None:
         if number < least:
             continue
         ratios = _watched(arms)
-        enough = _is_enough(job, ratios)
+        enough = _widest(ratios) <= job.effort.precision and (most == 1 or not _is_open(job, ratios))
         if enough or number == most:
             facts = {"rounds": done, "width": _widest(ratios) if ratios else None, "wanted": job.effort.precision}
             _stop(arms, {"why": "precise" if enough and ratios else "budget", **facts})
@@ -227,7 +230,7 @@ def _rounds_until_precise(job: Measuring, arms: Sequence[Arm], dealt: Dealt) -> 
     for rounds in _blocks_of_rounds(job, arms, dealt, ""):
         if rounds >= look_at:
             ratios = _watched(arms)
-            if _is_enough(job, ratios):
+            if _widest(ratios) <= job.effort.precision:
                 break
             grown = SOONER * (_widest(ratios) / job.effort.precision) ** 2  # widths shrink as the root
             look_at = rounds * max(LEAST_GROWTH, grown)
@@ -261,10 +264,6 @@ def _end_launches(arms: Sequence[Arm], rounds: Sequence[int]) -> None:
     for arm in arms:
         if arm.row.running:
             arm.row.launches.extend(rounds)
-
-
-def _is_enough(job: Measuring, ratios: Mapping[str, Ratio]) -> bool:
-    return _widest(ratios) <= job.effort.precision and not _is_open(job, ratios)
 
 
 def _fixed_rounds(job: Measuring, arms: Sequence[Arm], take: Callable[[Measuring, Arm], None]) -> None:

@@ -43,6 +43,16 @@ def test_the_interval_of_equal_engines_nearly_always_holds_one():
     assert misses <= 22  # 5 % of 200 are 10; 22 is beyond three standard deviations
 
 
+@pytest.mark.parametrize("rounds", [3, 5, 7, 10])
+def test_the_interval_of_few_rounds_is_wide_enough_too(rounds):
+    noise = np.random.default_rng(rounds)
+    series = [list(np.exp(noise.normal(0, 0.05, rounds))) for _ in range(400)]
+    found = [statistics.paired_ratio(each, [1.0] * rounds) for each in series]
+    assert sum(not one.low <= 1 <= one.high for one in found) <= 36  # 5 % of 400 are 20; 36 is beyond three deviations
+    levels = [statistics.median_interval(each) for each in series]
+    assert [(one.low, one.high) for one in levels] == [(one.low, one.high) for one in found]
+
+
 def launched(noise, launches, rounds, apart=0.02, spread=0.05):
     """Two series whose launches differ by what processes do, and whose rounds vary besides."""
     levels = noise.normal(0, apart, (2, launches, 1))
@@ -111,27 +121,35 @@ def test_cells_of_a_suite_differ_in_name_and_know_their_facts():
     assert Cell("step", "cnn", "step", 64).name == "cnn-b64-cpu"
 
 
-def ratio(low, value, high):
-    return statistics.Ratio(value, low, high, 0.95, 30)
+def ratio(low, value, high, launches=1):
+    return statistics.Ratio(value, low, high, 0.95, 30, launches)
 
 
 def turned_over(found):
-    return found and ratio(1.0 / found.high, 1.0 / found.value, 1.0 / found.low)
+    return found and ratio(1.0 / found.high, 1.0 / found.value, 1.0 / found.low, found.launches)
 
 
 @pytest.mark.parametrize(
     ("found", "control", "claim"),
     [
-        (ratio(0.90, 0.91, 0.92), None, "faster"),
-        (ratio(1.08, 1.09, 1.10), None, "slower"),
-        (ratio(0.995, 1.0, 1.005), None, "no difference"),
-        (ratio(1.002, 1.004, 1.006), None, "no difference"),
-        (ratio(1.005, 1.015, 1.025), None, "cannot tell"),
-        (ratio(1.012, 1.015, 1.018), None, "slower"),
-        (ratio(1.0101, 1.015, 1.018), None, "slower"),
-        (ratio(0.982, 0.985, 0.988), None, "faster"),
-        (ratio(0.95, 1.0, 1.05), None, "cannot tell"),
-        (ratio(1.002, 1.004, 1.006), ratio(0.99, 1.0, 1.01), "no difference"),
+        (ratio(0.90, 0.91, 0.92, 5), None, "faster"),
+        (ratio(1.08, 1.09, 1.10, 5), None, "slower"),
+        (ratio(0.995, 1.0, 1.005, 5), None, "no difference"),
+        (ratio(1.002, 1.004, 1.006, 5), None, "no difference"),
+        (ratio(1.005, 1.015, 1.025, 5), None, "cannot tell"),
+        (ratio(1.012, 1.015, 1.018, 5), None, "slower"),
+        (ratio(1.0101, 1.015, 1.018, 5), None, "slower"),
+        (ratio(0.982, 0.985, 0.988, 5), None, "faster"),
+        (ratio(0.95, 1.0, 1.05, 5), None, "cannot tell"),
+        # a single launch without a control: what nobody saw may be large
+        (ratio(1.08, 1.09, 1.10), None, "cannot tell"),
+        (ratio(0.9999, 1.0, 1.0001), None, "cannot tell"),
+        (ratio(1.26, 1.3, 1.4), None, "slower"),
+        (ratio(0.2, 0.5, 0.79), None, "faster"),
+        # beside a control
+        (ratio(1.002, 1.004, 1.006), ratio(0.998, 1.0, 1.003), "no difference"),
+        (ratio(1.002, 1.004, 1.006), ratio(0.99, 1.0, 1.01), "cannot tell"),
+        (ratio(0.999, 1.0, 1.001), ratio(0.98, 1.0, 1.02), "cannot tell"),
         (ratio(1.03, 1.04, 1.05), ratio(0.98, 1.01, 1.04), "cannot tell"),
         (ratio(1.05, 1.06, 1.07), ratio(0.98, 1.01, 1.04), "slower"),
         (ratio(0.95, 0.96, 0.97), ratio(0.98, 0.99, 0.995), "faster"),
@@ -155,7 +173,7 @@ def test_the_controls_together_give_false_alarms_and_the_smallest_effect():
 
 
 def test_a_median_s_interval_holds_it_and_needs_three_samples():
-    found = statistics.median_interval([1.0, 2.0, 3.0, 4.0, 100.0])
+    found = statistics.median_interval([1.0, 2.0, 2.5, 2.7, 3.0, 3.1, 3.2, 4.0, 100.0])
     assert found.low <= found.value == 3.0 <= found.high
     assert statistics.median_interval([1.0, 2.0]) is None
 

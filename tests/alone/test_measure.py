@@ -240,7 +240,9 @@ def test_rounds_stop_when_the_interval_is_narrow_or_the_budget_is_spent_and_say_
     assert spent.stopped["rounds"] == len(spent.samples) == 12
     monkeypatch.setattr("suites.harness.measure._is_open", lambda *_: True)
     untold = rows_of(conductor, ["3 ms", "right"], effort=replace(BRIEF, precision=1e9, max_rounds=12))["right"]
-    assert (untold.stopped["why"], untold.stopped["rounds"]) == ("budget", 12)
+    assert (untold.stopped["why"], untold.stopped["rounds"]) == ("precise", BRIEF.min_rounds)  # one launch: width alone
+    untold = rows_of(conductor, ["3 ms", "right"], effort=replace(BRIEF, precision=1e9, launches=(3, 4)))["right"]
+    assert (untold.stopped["why"], len(untold.launches)) == ("budget", 4)
     fixed = rows_of(conductor, ["3 ms", "right"], replace(CELL, rounds=4))["right"]
     assert (fixed.stopped["why"], len(fixed.samples)) == ("fixed", 4)
 
@@ -387,14 +389,13 @@ def test_the_conductor_takes_little_time_of_its_own(conductor):
         ([1.05, 1.05, 1.05], [1.0, 1.0, 1.0], False),  # slower
         ([1.0, 1.001, 1.002], [1.0, 1.0, 1.0], False),  # no difference
         ([1.015, 1.02, 1.025], [1.0, 1.0, 1.0], True),  # on the line between
-        ([1.03, 1.03, 1.03], [1.04, 1.04, 1.04], True),  # no more than the baseline differs from itself
     ],
 )
-def test_rounds_go_on_while_nothing_could_be_said(conductor, other, twin, expected):
+def test_launches_go_on_while_nothing_could_be_said(conductor, other, twin, expected):
     tape, graph = Contender("tape"), Contender("graph")
     job = Measuring(conductor, CELL, [tape, graph], STANDARD, lambda _: None)
     arms = [
-        Arm(who, conductor.worker(who), Row(who.label, samples=list(samples)))
+        Arm(who, conductor.worker(who), Row(who.label, samples=list(samples), launches=[1, 1, 1]))
         for who, samples in ((tape, [1.0] * 3), (graph, other), (tape.again(), twin))
     ]
     assert _is_open(job, _watched(arms)) is expected
