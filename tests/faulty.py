@@ -100,6 +100,14 @@ def _allocate() -> None:
     torch.empty(6 << 30, dtype=torch.uint8)
 
 
+def _lose_the_device() -> None:
+    raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+
+def _run_out() -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory.")
+
+
 def _kill() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -133,6 +141,8 @@ DEEDS: dict[str, Callable[[Program, Outputs], Outputs]] = {
     "killed": _after(12, _kill),
     "hangs": _after(12, lambda: time.sleep(3600)),
     "out of memory": _after(12, _allocate),
+    "loses the device": _after(0, _lose_the_device),
+    "runs out": _after(0, _run_out),
     "babbles": _after(12, _babble),
     "one element off": _spoil,
     "nan": lambda _, outputs: Outputs(outputs.loss * math.nan, outputs.gradients),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -17,7 +18,7 @@ from engines.graph.compile import compile_loss
 from engines.graph.engine import GraphEngine
 from engines.graph.lower.aten import Run
 from engines.graph.lower.compiler import say_once
-from engines.graph.lower.cuda_graph import MOST_CAPTURES, Captured, Recording, Tensors
+from engines.graph.lower.cuda_graph import BOUNDARY_BYTES, MOST_CAPTURES, Captured, Recording, Tensors
 from engines.op import kernels_only
 from engines.optim import Sgd
 from engines.registry import load_workload
@@ -176,6 +177,61 @@ def test_a_capture_that_fails_is_said_once_and_kernels_are_launched() -> None:
     assert len(said) == 1
     assert_near(ours, theirs)
     assert captured.refusal == "operation not permitted when stream is capturing"
+
+
+class Broken(Stand):
+    """As torch: what ends a capture that an error broke tells of that error only that there was one."""
+
+    def capture(self, act: Callable[[], Tensors]) -> Recording:
+        try:
+            raise RuntimeError("a kernel that waits")
+        finally:
+            raise RuntimeError("CUDA error: operation failed due to a previous error during capture")
+
+
+def test_of_a_broken_capture_the_cause_is_told() -> None:
+    graph = gradients()
+    captured = Captured(plain(graph), graph, {"w"}, Broken())
+    with kernels_only(), pytest.warns(RuntimeWarning, match="a kernel that waits: its kernels are launched"):
+        captured(tensor(50), tensor(50), torch.tensor(5))
+    assert captured.refusal == "a kernel that waits"
+
+
+def off_a_boundary(*shape: int) -> torch.Tensor:
+    return torch.zeros(math.prod(shape) + 1)[1:].view(shape).copy_(tensor(*shape))
+
+
+def test_kernels_warm_up_on_memory_that_lies_as_what_is_captured() -> None:
+    """Triton compiles a kernel apart for what begins off a boundary, which a capture would forbid."""
+    graph = step()
+    run, seen = plain(graph), []
+
+    def spied(*inputs: torch.Tensor) -> Tensors:
+        seen.append([t.data_ptr() for t in inputs])
+        return run(*inputs)
+
+    captured = Captured(spied, graph, {"w"}, Stand())
+    w, x, momentum = off_a_boundary(50), off_a_boundary(50), torch.zeros(50)
+    with kernels_only():
+        captured(w, x, torch.tensor(5), momentum)
+    *warm_ups, capture, _replay = seen
+    assert capture[0] == w.data_ptr()
+    assert all(warm_up[0] != w.data_ptr() for warm_up in warm_ups)
+    assert capture[1] != x.data_ptr()
+    for warm_up in warm_ups:
+        assert [at % BOUNDARY_BYTES for at in warm_up] == [at % BOUNDARY_BYTES for at in capture]
+    assert [w.data_ptr() % BOUNDARY_BYTES, capture[1] % BOUNDARY_BYTES] == [4, 0]
+
+
+def test_no_memory_for_an_input_is_a_refusal_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_tensor: torch.Tensor) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr("engines.graph.lower.cuda_graph._copy", full)
+    graph = gradients()
+    captured, w, x, key = Captured(plain(graph), graph, {"w"}, Stand()), tensor(50), tensor(50), torch.tensor(5)
+    with kernels_only(), pytest.warns(RuntimeWarning, match="CUDA out of memory"):
+        assert_near(captured(w, x, key), plain(graph)(w, x, key))
 
 
 def test_what_kernels_refuse_is_not_taken_for_a_capture_that_fails() -> None:

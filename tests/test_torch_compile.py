@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import pytest
 import torch
@@ -70,6 +72,24 @@ def test_the_mode_that_replays_captures_while_it_gets_ready():
     program = reduce_overhead().prepare(task("loss_and_grad"))
     assert list(program.phases)[-2:] == ["capture forward", "capture backward"]
     assert program.counters["graphs"] == 1
+
+
+@pytest.mark.parametrize(("make", "static"), [(TorchCompile, "[]"), (reduce_overhead, "[1]")])
+def test_where_graphs_are_replayed_parameters_are_taken_to_stay_where_they_are(make, static, tmp_path, monkeypatch):
+    """As the nn.Parameters of a module would be: of anything else a replay begins with a copy."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    told: list[str] = []
+    log = torch._logging.getArtifactLogger("torch._inductor.compile_fx", "cudagraph_static_inputs")
+    listener = logging.Handler()
+    monkeypatch.setattr(listener, "emit", lambda record: told.append(record.getMessage()))
+    torch._logging.set_logs(cudagraph_static_inputs=True)
+    log.addHandler(listener)
+    try:
+        make().prepare(task("forward"))
+    finally:
+        log.removeHandler(listener)
+        torch._logging.set_logs()
+    assert told == [f"static input idxs compile_fx_inner: {static}"]  # x is the first input, w the second
 
 
 def test_each_program_of_a_process_is_compiled_anew():

@@ -63,6 +63,9 @@ class TorchCompileProgram:
         before = _counts()
         self._eager = TorchEagerProgram(replace(task, loss=loss), OPS)
         self._replays = mode is not None
+        if self._replays:  # an nn.Parameter would be taken to stay where it is; a plain tensor is copied at each call
+            for value in self.parameters.values():
+                torch._dynamo.mark_static_address(value)
         self.phases |= self._eager.phases
         self._call(task, "compile forward", "compile backward")
         if self._replays:

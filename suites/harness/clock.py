@@ -1,7 +1,7 @@
 """The clock: seconds per call over a number of calls, finished work only.
 
 On a GPU a call returns before its work is done. There each sample is taken twice: synchronised after every call, which
-is what one waits for, with the device's own time from events beside it; and synchronised after `CALLS_PER_SYNC` calls,
+is what one waits for, with the device's own time from events beside it; and synchronised after every `CALLS_PER_SYNC`,
 where the host may run ahead as it does in training.
 """
 
@@ -71,7 +71,20 @@ def sample(call: Callable[[], object], calls: int, device: str, *, collector: bo
     if not device.startswith("cuda"):
         return Sample(seconds(call, calls, device, collector=collector))
     host, on_device = _synchronised(call, calls, device, collector=collector)
-    return Sample(host, on_device, seconds(call, max(calls, CALLS_PER_SYNC), device, collector=collector))
+    return Sample(host, on_device, _every_few(call, calls, device, collector=collector))
+
+
+def _every_few(call: Callable[[], object], calls: int, device: str, *, collector: bool) -> float:
+    """Seconds per call on the host over `calls` calls or a few more, synchronised after every `CALLS_PER_SYNC`."""
+    times = math.ceil(calls / CALLS_PER_SYNC)
+    with collector_set(collector):
+        synchronize(device)
+        start = time.perf_counter()
+        for _ in range(times):
+            for _ in range(CALLS_PER_SYNC):
+                call()
+            synchronize(device)
+        return (time.perf_counter() - start) / (times * CALLS_PER_SYNC)
 
 
 def _synchronised(call: Callable[[], object], calls: int, device: str, *, collector: bool) -> tuple[float, float]:

@@ -33,6 +33,9 @@ CHUNK_BYTES = 1 << 16
 COMPILERS = {"cuda": "triton"}
 """The module that compiles for a device."""
 
+DEVICE_LOST = "CUDA error"
+"""In a reason: whatever else this process asks of the device may be refused for it, so a new one must be started."""
+
 
 class Event(NamedTuple):
     """One line of the protocol's log: when, for how long, which worker, what it was asked, and how that ended."""
@@ -109,6 +112,8 @@ class Worker:
                 raise self._died(do) from None
             message = decode(self._line(do, limit_seconds), self._number)
         if "refused" in message:
+            if DEVICE_LOST in message["reason"]:
+                self.end()
             raise WorkerError(message["refused"], message["reason"])
         return message["answer"]
 

@@ -45,7 +45,7 @@ REPOSITORY = Path(__file__).parents[2]
 MEASURED_CODE = ("engines", "suites", "pyproject.toml", "constraints.txt")
 """What makes a repository dirty here: a run that stores its results does not spoil the next one."""
 
-PACKAGES = ("scipy", "pandas", "psutil", "pytest", "pytest-benchmark", "memray", "threadpoolctl")
+PACKAGES = ("scipy", "pandas", "psutil", "pytest", "pytest-benchmark", "memray", "threadpoolctl", "triton")
 
 VARIABLE_NAMES = (
     "ATEN_CPU_CAPABILITY",
@@ -74,6 +74,7 @@ VARIABLE_PREFIXES = (
     "OPENBLAS_",
     "PYTORCH_",
     "TORCH",
+    "TRITON_",
 )
 """The environment variables that are stored, with those above: they choose code, threads or allocator."""
 

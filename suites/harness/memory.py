@@ -12,7 +12,8 @@ beyond what is in use stands apart. Python's cyclic garbage collector is off, as
 optimiser state, for a graph the executable) is `live_bytes_before`; of that, a call may give something back, such as
 the gradients of the step before: `released_bytes`. So the process needs at most
 `live_bytes_before - released_bytes + peak_bytes`, and just that where the release comes first. An arena that a program
-keeps from call to call, so as not to take it anew, counts as taken by the call; so does what a CUDA graph works in.
+keeps from call to call, so as not to take it anew, counts as taken by the call; so does what a CUDA graph works in (of
+`torch.compile`, which keeps no account of that, the whole segments that torch's allocator holds for its graphs).
 """
 
 from __future__ import annotations
@@ -40,6 +41,9 @@ CALLS = 3
 DRIVER_S_OWN = (
     "with each capture CUDA's driver takes a block of 32 to 128 MiB of its own, which hides what the graph takes"
 )
+SHARED_POOL = (0, 0)
+"""Where torch's CUDA allocator takes memory from that belongs to no captured graph."""
+
 AGREEING = 0.01
 """Peaks of several calls that lie this close, relative to the median, are said to agree."""
 
@@ -94,6 +98,18 @@ class _Peaks(NamedTuple):
     reserved_bytes: int | None
 
 
+class _Arena(NamedTuple):
+    """Memory that a program keeps from call to call to work in, and how much of it counts as in use between them.
+
+    It may be that of CUDA graphs, and known from torch's allocator alone, whose trace does not follow it.
+    """
+
+    bytes: int
+    kept_bytes: int
+    is_captured: bool
+    is_torch_s: bool = False
+
+
 def memory_of(engine: Engine, cell: Cell, rounds: int = CALLS) -> Memory:
     """Measure here and now, so call it in a process that has done nothing else. Raises EngineError."""
     with _imports_settled():
@@ -121,26 +137,37 @@ def _memory_of(engine: Engine, cell: Cell, rounds: int) -> Memory:
     samples = tuple(seconds(call, 1, device) for _ in range(rounds))
     traces = [traced(call, device)[0] for _ in range(2)]
     peaks = _cuda_peaks(call, traces[-1]) if device.startswith("cuda") else _host_peaks(call)
-    counters = program.counters
-    arena_bytes = counters.get("arena_bytes", 0)
+    arena = _arena(program.counters, device)
+    live_bytes = torch.cuda.memory_allocated(device) if arena.is_torch_s else made_ready.live_bytes[-1]
     found = Memory(
-        peak_bytes=arena_bytes + median_low(peaks.by_call),
-        peak_bytes_by_call=tuple(arena_bytes + peak for peak in peaks.by_call),
-        live_bytes_before=made_ready.live_bytes[-1] - counters.get("arena_kept_bytes", arena_bytes),
+        peak_bytes=arena.bytes + median_low(peaks.by_call),
+        peak_bytes_by_call=tuple(arena.bytes + peak for peak in peaks.by_call),
+        live_bytes_before=live_bytes - arena.kept_bytes,
         released_bytes=traces[-1].released_bytes,
         method=peaks.method,
         reserved_bytes=peaks.reserved_bytes,
-        curve=thinned([arena_bytes + level for level in traces[-1].live_bytes]),
+        curve=thinned([arena.bytes + level for level in traces[-1].live_bytes]),
         backward_from=None,
         allocations=traces[-1].allocations,
         allocated_bytes=traces[-1].allocated_bytes,
         record_bytes=None,
         record_entries=None,
-        lower_bound_bytes=counters.get("bound_bytes") or _lower_bound_bytes(call, device),
+        lower_bound_bytes=program.counters.get("bound_bytes") or _lower_bound_bytes(call, device),
         notes={},
         seconds=samples,
     )
-    return _explained(_with_record(found, engine, task, program, placed), traces)
+    return _explained(_with_record(found, engine, task, program, placed, captured=arena.is_captured), traces)
+
+
+def _arena(counters: Mapping[str, int], device: str) -> _Arena:
+    """A program's arena by its own account, or, on a GPU, what torch's allocator holds apart for captured graphs."""
+    if "arena_bytes" in counters or not device.startswith("cuda"):
+        whole = counters.get("arena_bytes", 0)
+        return _Arena(whole, counters.get("arena_kept_bytes", whole), bool(counters.get("cuda_graphs")))
+    segments: list[dict[str, Any]] = torch.cuda.memory_snapshot()  # type: ignore[no-untyped-call]
+    own = [segment for segment in segments if tuple(segment["segment_pool_id"]) != SHARED_POOL]
+    whole, kept = (sum(segment[size] for segment in own) for size in ("total_size", "allocated_size"))
+    return _Arena(whole, kept, is_captured=bool(own), is_torch_s=bool(own))
 
 
 def _ready(engine: Engine, task: Task) -> tuple[Program, Placed]:
@@ -205,11 +232,12 @@ def _lower_bound_bytes(call: Callable[[], object], device: str) -> int | None:
     return bound
 
 
-def _with_record(memory: Memory, engine: Engine, task: Task, program: Program, placed: Placed) -> Memory:
+def _with_record(
+    memory: Memory, engine: Engine, task: Task, program: Program, placed: Placed, *, captured: bool
+) -> Memory:
     """The same, with what the graph itself takes."""
     if not isinstance(program, DynamicProgram):
         notes = {"backward_from": "forward and backward are one program"}
-        captured = bool(program.counters.get("cuda_graphs"))
         if captured:
             notes["record_bytes"] = DRIVER_S_OWN
         return replace(

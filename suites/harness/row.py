@@ -78,7 +78,7 @@ class Row:
     def _every(self) -> dict[str, Any] | None:
         if not self.every_samples:
             return None
-        return {"calls": max(self.calls_per_sample, CALLS_PER_SYNC), "samples": self.every_samples}
+        return {"calls": CALLS_PER_SYNC, "samples": self.every_samples}
 
     def extra_info(self, cell: Cell) -> dict[str, Any]:
         """The row as it is stored."""

@@ -86,8 +86,12 @@ class Worker:
     def ready(self) -> Ready:
         """The cell at hand."""
         if self.guest not in self._ready:
-            raise RuntimeError("asked before it was told to prepare, or its process was ended meanwhile")
+            raise RuntimeError("nothing is ready: it was not told to prepare, ran out of memory, or its process was ended meanwhile")
         return self._ready[self.guest]
+
+    def forget(self) -> None:
+        """Let go of what was made ready and had too little memory: others are to have it."""
+        self._ready.pop(self.guest, None)
 
     def start(self, given: Given) -> Answer:
         """Set this process up: the folder for arrays, the most memory, float32 without shortcuts, freed memory."""
@@ -130,11 +134,11 @@ class Worker:
         """Hold another worker's results against the reference."""
         path = Path(given["path"])
         cell = cell_from(given["cell"])
-        verdict = judge(load_arrays(path), cell)
-        path.unlink()
-        if cell.device != "cpu":
+        try:
+            return asdict(judge(load_arrays(path), cell))
+        finally:
+            path.unlink()
             _give_back()  # what the reference took of a GPU that is about to be measured
-        return asdict(verdict)
 
     def first_call(self, given: Given) -> Answer:
         """One call, finished; the first that is timed."""
@@ -269,10 +273,11 @@ def _call_of(ready: Ready) -> Callable[[], object]:
 def _lead_in(ready: Ready) -> None:
     """Fill caches and wake threads: others ran since this engine did."""
     end = time.perf_counter() + LEAD_SECONDS
-    ready.call()
-    while time.perf_counter() < end:
+    while True:
         ready.call()
-    synchronize(ready.cell.device)
+        synchronize(ready.cell.device)  # each: else a host that runs ahead would ask for more than the time is for
+        if time.perf_counter() >= end:
+            return
 
 
 def _parts(program: DynamicProgram, placed: Placed, device: str) -> Phases:
@@ -309,9 +314,12 @@ def whole_float32() -> None:
 
 def _give_back() -> None:
     """Free what nobody holds any more, on a GPU."""
+    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        return
     gc.collect()
-    torch.cuda.synchronize()
-    torch.cuda.empty_cache()
+    with suppress(RuntimeError):  # after an error that the device does not recover from, it gives nothing back
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()
 
 
 def _limit_memory(most_bytes: int) -> None:
@@ -343,14 +351,19 @@ def serve(requests: int, answers: int) -> None:
 
 
 def _answer(worker: Worker, name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    told: dict[str, Any]
     try:
         worker.guest = given.get("guest", "")
         answer = HANDLERS[name](worker, given)
         rest()  # before the conductor lets the next one run
-        return {"answer": answer}
+        told = {"answer": answer}
     except Exception as error:  # whatever an engine does wrong costs its row, and is told to the conductor
         status, reason = refusal(error)
-        return {"refused": status, "reason": reason}
+        told = {"refused": status, "reason": reason}
+    if told.get("refused") == "out of memory":
+        worker.forget()
+        _give_back()
+    return told
 
 
 def load(modules: Iterable[str]) -> None:

@@ -243,6 +243,10 @@ def test_each_call_on_a_gpu_stands_between_two_events_and_is_waited_for(monkeypa
     assert found.device_seconds == pytest.approx(0.002)
     assert 0.005 <= found.seconds < 0.02
     assert 0 < found.every_seconds < 0.005
+    log.clear()
+    clock.sample(lambda: log.append("call"), 2 * clock.CALLS_PER_SYNC + 1, "cuda:1")
+    few = [*clock.CALLS_PER_SYNC * ["call"], "finish cuda:1"]
+    assert log[-34:] == ["finish cuda:1", *few, *few, *few]  # as often, however many calls make a sample
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")

@@ -40,6 +40,9 @@ DECIDE = frozenset({"cond", "switch", "while"})
 LARGE = 1 << 16
 """Elements from which on a tensor is copied by a kernel of its own."""
 
+BOUNDARY_BYTES = 16
+"""Triton compiles a kernel anew where a tensor does not begin on such a boundary."""
+
 MADE = -1
 """Where a result is found that is none of the inputs."""
 
@@ -178,30 +181,31 @@ class Captured:
         if self._captures == MOST_CAPTURES:
             self._refuse(f"its parameters lay elsewhere at {MOST_CAPTURES} calls")
             return False
-        self._where, self._recording = None, NOTHING  # the memory of the last one is free first
+        self._recorder.follow()  # then the memory of the last one is free first
+        self._where, self._recording, self._buffers, self._made = None, NOTHING, [], []
         try:
-            self._warm_up(inputs)
+            self._buffers = [_copy(t) for t, held in zip(inputs, self._held, strict=True) if not held]
+            buffers = iter(self._buffers)
+            static = [t if held else next(buffers) for t, held in zip(inputs, self._held, strict=True)]
+            self._warm_up(static)
         except torch.OutOfMemoryError as error:
             self._refuse(_first_line(error))
             return False
-        self._record(inputs, where)
+        self._record(static, where)
         return self._where is not None
 
-    def _warm_up(self, inputs: Sequence[torch.Tensor]) -> None:
-        """Run on copies of what would be updated. What kernels refuse of the inputs, they refuse here."""
-        trial = [_copy(t) if donated else t for t, donated in zip(inputs, self._donated, strict=True)]
+    def _warm_up(self, static: Sequence[torch.Tensor]) -> None:
+        """Run on what will be captured, and copies of what would be updated. What kernels refuse, they refuse here."""
+        trial = [_copy_at(t) if donated else t for t, donated in zip(static, self._donated, strict=True)]
         for _ in range(WARM_UPS):
             self._recorder.warm_up(lambda: self._run(*trial))
 
-    def _record(self, inputs: Sequence[torch.Tensor], where: list[object]) -> None:
-        self._buffers = [_copy(t) for t, held in zip(inputs, self._held, strict=True) if not held]
-        buffers = iter(self._buffers)
-        static = [t if held else next(buffers) for t, held in zip(inputs, self._held, strict=True)]
+    def _record(self, static: Sequence[torch.Tensor], where: list[object]) -> None:
         try:
             with _ONE_CAPTURE:
                 self._recording = self._recorder.capture(lambda: self._run(*static))
         except Exception as error:  # a kernel that waits for the device, a library that allocates: launches still work
-            self._refuse(_first_line(error))
+            self._refuse(_first_line(_cause(error)))
             return
         number = {id(tensor): index for index, tensor in enumerate(static)}
         self._handed_out = [number.get(id(result), MADE) for result in self._recording.results]
@@ -241,7 +245,20 @@ def _copy(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.clone(memory_format=torch.contiguous_format)
 
 
-def _first_line(error: Exception) -> str:
+def _copy_at(tensor: torch.Tensor) -> torch.Tensor:
+    """A copy that lies to a boundary as the tensor does: kernels are compiled apart for what does not lie on one."""
+    past = tensor.data_ptr() % BOUNDARY_BYTES // tensor.element_size()
+    room = tensor.new_empty(past + tensor.numel())
+    return room[past:].view(tensor.shape).copy_(tensor)
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What broke a capture: the error that ends one says only that there was an earlier one."""
+    earlier = error.__context__
+    return earlier if earlier is not None and "previous error" in str(error) else error
+
+
+def _first_line(error: BaseException) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 

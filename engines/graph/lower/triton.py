@@ -170,6 +170,17 @@ class Launch(NamedTuple):
     kernel: Kernel
 
 
+def _loaded(compiled: Any, device: torch.device) -> None:
+    """Load a compiled kernel: a first launch would, and then it is late to refuse, and forbidden in a capture."""
+    if device.type == "cuda":
+        getattr(compiled, "_init_handles", lambda: None)()
+
+
+def is_elsewhere(device: torch.device) -> bool:
+    """Whether this is a GPU other than the current one, where Triton would launch."""
+    return device.type == "cuda" and device.index not in {None, torch.cuda.current_device()}
+
+
 def bound(launches: Sequence[Launch], body: Graph, name: str) -> Function:
     """Kernels as one function of tensors. They are compiled here, not at the first call."""
     overwritten = updated_inputs(body)
@@ -185,7 +196,7 @@ def bound(launches: Sequence[Launch], body: Graph, name: str) -> Function:
         for function, kernel in launches:
             numbers = [torch.tensor(n, dtype=kernel.dtype, device=device) for n in [kernel.numbers] if n]
             dtypes = [var.spec.dtype for var in kernel.values] + [tensor.dtype for tensor in numbers]
-            function.warmup(*dtypes, grid=(kernel.programs,), num_warps=kernel.warps)
+            _loaded(function.warmup(*dtypes, grid=(kernel.programs,), num_warps=kernel.warps), device)
             steps.append((function[(kernel.programs,)], [places[v] for v in kernel.values], numbers, kernel.warps))
     handed_out = [places[var] for var in results]
     checked = False
@@ -208,8 +219,9 @@ def bound(launches: Sequence[Launch], body: Graph, name: str) -> Function:
                     return interpret(tensors, body=body)
             tensors = tuple(tensor.contiguous() for tensor in tensors)
         memory = [*tensors, *(torch.empty(shape, dtype=dtype, device=device) for shape, dtype in fresh)]
-        for launch, chosen, numbers, warps in steps:
-            launch(*[memory[place] for place in chosen], *numbers, num_warps=warps)
+        with torch.cuda.device(device) if is_elsewhere(device) else nullcontext():
+            for launch, chosen, numbers, warps in steps:
+                launch(*[memory[place] for place in chosen], *numbers, num_warps=warps)
         return tuple(memory[place] for place in handed_out)
 
     call.__name__ = name
