@@ -38,7 +38,8 @@ IDENTITY = (
 """What must be equal for two runs to be comparable, beside the environment variables.
 
 Not among them are what a run is made to compare (commit, effort), what changes by the minute and has cautions of its
-own (load, clocks, free memory), and the kernel's release, which machines change by themselves week by week.
+own (load, clocks, free memory), the kernel's release, which machines change by themselves week by week, and Triton's
+version, which torch's decides.
 """
 
 VARIABLES_WITHOUT_SAY = (
@@ -54,6 +55,8 @@ VARIABLES_WITHOUT_SAY = (
     "TORCHINDUCTOR_CACHE_DIR",
     "TORCH_EXTENSIONS_DIR",
     "TORCH_HOME",
+    "TRITON_CACHE_DIR",
+    "TRITON_HOME",
 )
 """Stored, but no part of the identity: folders, what other fields show the effect of, and what threadpoolctl and
 scikit-learn set in their own process when they are imported."""

@@ -86,7 +86,7 @@ class Worker:
     def ready(self) -> Ready:
         """The cell at hand."""
         if self.guest not in self._ready:
-            raise RuntimeError("nothing is ready: it was not told to prepare, ran out of memory, or its process was ended meanwhile")
+            raise RuntimeError("nothing is ready: not told to prepare, out of memory, or ended meanwhile")
         return self._ready[self.guest]
 
     def forget(self) -> None:

@@ -363,7 +363,7 @@ FREE = {
     *(f"frequency.{name}" for name in ("lowest_mhz", "highest_mhz", "min_mhz", "max_mhz")),
     *(f"memory.{name}" for name in ("available_bytes", "limit_bytes", "swap_total_bytes", "swap_used_bytes")),
     *(f"versions.{name}" for name in ("kernel", "openmp", "scipy", "pandas", "psutil", "pytest", "pytest_benchmark")),
-    *(f"versions.{name}" for name in ("memray", "threadpoolctl")),
+    *(f"versions.{name}" for name in ("memray", "threadpoolctl", "triton")),
 }
 """What may differ between two runs that are compared."""
 
