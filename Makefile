@@ -16,7 +16,7 @@ bench: $(READY)  ## measure everything (EFFORT=quick|standard|full, DEVICE=cpu|c
 	$(BIN)/python -m pytest suites --benchmark-only --benchmark-quiet --device $(DEVICE) --effort $(EFFORT) --results $(RESULTS) -q; \
 	status=$$?; case $$status in 0|1|2|10) $(BIN)/python -m report --results $(RESULTS) --output $(PAGE);; esac && exit $$status
 
-learn: $(READY)  ## train cnn and lenet5 on handwritten digits with every engine
+learn: $(READY)  ## train cnn and lenet5 on handwritten digits with tape, graph and graph_replay
 	@$(BIN)/python -m suites.learn
 
 tables: $(READY)  ## write anew what the page says of writing models and of mistakes, by running them
