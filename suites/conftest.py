@@ -4,7 +4,8 @@
     pytest suites --benchmark-only --workload cnn --effort standard -k "tape or torch_eager"
     pytest suites                                           # each row once, untimed, as a test
 
-A suite is a file `test_QUESTION.py` with `cells(effort, device)`, the comparisons to make, and one test that asks for `row`.
+A suite is a file `test_QUESTION.py` with `cells(effort, device)`, the comparisons to make, and one test that asks for
+`row`.
 """
 
 from __future__ import annotations

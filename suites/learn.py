@@ -187,7 +187,7 @@ def _gentle_stop() -> Iterator[Callable[[], bool]]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m suites.learn", description="Train on digits, engines side by side.")
+    parser = argparse.ArgumentParser(prog="python -m suites.learn", description="Train on digits, side by side.")
     parser.add_argument("--workload", nargs="+", default=["cnn", "lenet5"], help="what to train; default cnn lenet5")
     parser.add_argument("--engine", nargs="+", default=list(LEARNERS), help=f"default {' '.join(LEARNERS)}")
     parser.add_argument("--data", type=Path, help="folder with MNIST's IDX files; default scikit-learn's digits")
