@@ -1,11 +1,13 @@
 """What every test relies on, and what several ask for."""
 
+import gc
 from collections.abc import Iterator
 
 import pytest
 import torch
 
 from engines.graph.lower.registers import registers
+from engines.tape import Tape
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -23,3 +25,18 @@ def processor(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     registers.cache_clear()
     yield request.param
     registers.cache_clear()
+
+
+@pytest.fixture
+def tape() -> Iterator[Tape]:
+    with Tape() as tape:
+        yield tape
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    """Only reference counts free memory within."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -22,21 +21,6 @@ from tests.programs import KEY, array, assert_same_bits, at
 
 Model = Callable[[Any, Any, Mapping[str, Any], Any], Any]
 """A model of (ops, mark, parameters, x), where `mark` marks a part or, for comparison, just runs it."""
-
-
-@pytest.fixture
-def tape() -> Iterator[Tape]:
-    with Tape() as tape:
-        yield tape
-
-
-@pytest.fixture
-def no_collector() -> Iterator[None]:
-    """Only reference counts free memory within."""
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
 
 
 def given(ops: Any, mark: Any, p: Mapping[str, Any], x: Any) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import gc
 import keyword
 import math
 import re
@@ -242,19 +241,14 @@ def test_forward_values_go_one_by_one_on_the_way_back() -> None:
     assert seen == list(range(10, 0, -1))
 
 
-def test_reference_counts_alone_free_an_executable_and_its_constants() -> None:
-    gc.collect()
-    gc.disable()
-    try:
-        graph = traced(lambda ops, x: ops.relu(x) * np.ones(3, np.float32), spec(3))
-        executable = Executable.build(graph)
-        executable(tensor(3))
-        (constant,) = graph.constants.values()
-        refs = [weakref.ref(constant), weakref.ref(executable)]
-        del graph, executable, constant
-        assert [r() for r in refs] == [None, None]
-    finally:
-        gc.enable()
+def test_reference_counts_alone_free_an_executable_and_its_constants(no_collector: None) -> None:
+    graph = traced(lambda ops, x: ops.relu(x) * np.ones(3, np.float32), spec(3))
+    executable = Executable.build(graph)
+    executable(tensor(3))
+    (constant,) = graph.constants.values()
+    refs = [weakref.ref(constant), weakref.ref(executable)]
+    del graph, executable, constant
+    assert [r() for r in refs] == [None, None]
 
 
 # Size

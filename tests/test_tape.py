@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import operator
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,21 +18,6 @@ from engines.value import EngineError
 from tests.programs import array, assert_same_bits, at, tensor
 
 Refs = list["weakref.ref[torch.Tensor]"]
-
-
-@pytest.fixture
-def tape() -> Iterator[Tape]:
-    with Tape() as tape:
-        yield tape
-
-
-@pytest.fixture
-def no_collector() -> Iterator[None]:
-    """Only reference counts free memory within."""
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
 
 
 def ref(value: Tensor) -> weakref.ref[torch.Tensor]:
