@@ -47,6 +47,9 @@ DEVICES = {"cpu": ("cpu",), "cuda": ("cuda",), "all": ("cpu", "cuda")}
 LARGEST_UNTIMED_KNOB = 1000
 SHARE_OF_MEMORY = 0.8
 NO_CUDA = "no CUDA device on this machine"
+ORDERLY = {pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED}
+"""How pytest ends when it has come to the last test."""
+BY_THE_USER = "by the user"
 
 SESSION = pytest.StashKey[Session]()
 TAG = pytest.StashKey[str]()
@@ -259,13 +262,31 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> Iterator[N
         ours.cautions = ours.watch.finish(ours.sampled())
     ours.conductor.close()
     if ours.journal is not None and ours.wanted and not config.getoption("collectonly"):
-        if exitstatus == pytest.ExitCode.INTERRUPTED:
-            ours.miss_the_rest("the run was interrupted")
-        session.exitstatus = _store(config, ours, exitstatus)
+        interrupted = _ended_early(session, exitstatus)
+        ours.miss_the_rest(_reason(interrupted))
+        session.exitstatus = _store(config, ours, exitstatus, interrupted)
     return (yield)
 
 
-def _store(config: pytest.Config, ours: Session, exitstatus: int) -> int:
+def _ended_early(session: pytest.Session, exitstatus: int) -> str | None:
+    """By what a run was ended before its last row, if it was."""
+    if session.shouldfail or session.shouldstop:  # -x, --maxfail, or a plugin
+        return f"by pytest: {session.shouldfail or session.shouldstop}"
+    if exitstatus == pytest.ExitCode.INTERRUPTED:
+        return BY_THE_USER
+    if exitstatus == pytest.ExitCode.INTERNAL_ERROR:
+        return "by an internal error of pytest"
+    return None if exitstatus in ORDERLY else f"with exit code {int(exitstatus)}"
+
+
+def _reason(interrupted: str | None) -> str:
+    """Why a wanted row was not come to."""
+    if interrupted is None:
+        return "its test ended without a row"
+    return "the run was interrupted" + ("" if interrupted == BY_THE_USER else f" {interrupted}")
+
+
+def _store(config: pytest.Config, ours: Session, exitstatus: int, interrupted: str | None) -> int:
     """Store the run, and say where; gives the exit code."""
     assert ours.journal is not None
     if exitstatus == pytest.ExitCode.INTERRUPTED and not ours.benchmarks:
@@ -273,7 +294,7 @@ def _store(config: pytest.Config, ours: Session, exitstatus: int) -> int:
         config.stash[STORED].append("interrupted before a row was measured: nothing is stored")
         return exits.NOTHING_MEASURED
     run = {**_header(config), "benchmarks": ours.benchmarks}
-    run["interrupted"] = "by the user" if exitstatus == pytest.ExitCode.INTERRUPTED else None
+    run["interrupted"] = interrupted
     config.hook.pytest_benchmark_update_json(config=config, benchmarks=[], output_json=run)
     said, folder = config.stash[STORED], Path(config.getoption("results"))
     try:
@@ -282,7 +303,7 @@ def _store(config: pytest.Config, ours: Session, exitstatus: int) -> int:
         said.append(f"results folder {folder} cannot be written: {error.strerror}; {_rescued(config, run)}")
         return exits.UNWRITABLE_RESULTS
     ours.journal.discard()
-    if exitstatus not in {pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED}:
+    if exitstatus not in ORDERLY:
         return exitstatus
     if ours.wrong:
         return exits.WRONG_NUMERICS

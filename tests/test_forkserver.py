@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -181,6 +182,24 @@ def test_a_conductor_has_what_it_expects_and_the_judge_s_engine_loaded_once(monk
         conductor.expect([Contender("tape")], ["cpu", "cuda:1"])
         conductor.worker(Contender("tape"))
     assert told[1:] == [("engines.peers.torch_eager", "engines.tape.engine", "triton")]
+
+
+def test_a_worker_for_which_there_are_no_files_costs_its_row_and_leaves_none_open(monkeypatch):
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    pipe, made = os.pipe, []
+
+    def few() -> tuple[int, int]:
+        if made:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        made.append(pipe())
+        return made[0]
+
+    monkeypatch.setattr(os, "pipe", few)
+    with Conductor() as conductor:
+        with pytest.raises(WorkerError, match="cannot start a worker: Too many open files") as fault:
+            conductor.worker(Contender("tape")).greet()
+        assert fault.value.status == "failed"
+        assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_nothing_that_the_server_loads_begins_to_use_a_gpu():

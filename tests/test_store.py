@@ -127,6 +127,63 @@ def test_what_ctrl_c_leaves_open_does_not_change_how_a_run_ends(tmp_path):
     assert "Traceback" not in done.stderr
 
 
+BREAKS = """
+import pytest
+FIRST = []
+def pytest_collection_modifyitems(items):
+    def broken(job):
+        FIRST.append(job.cell)
+        raise OSError(24, "Too many open files")
+    items[0].module.measure_cell = broken
+def pytest_runtest_logreport(report):
+    if "PLUGIN" and report.failed:
+        raise ValueError("a plugin's mistake")
+def pytest_sessionfinish():
+    print("measured", len(FIRST), "cells")
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "plugin", "code", "interrupted"),
+    [
+        ([], "", exits.NOTHING_MEASURED, None),
+        (["-x"], "", exits.NOTHING_MEASURED, "by pytest: stopping after 1 failures"),
+        ([], "met", 3, "by an internal error of pytest"),
+    ],
+)
+def test_a_run_that_ends_early_names_every_row_that_it_did_not_come_to(tmp_path, arguments, plugin, code, interrupted):
+    """And a cell whose measuring fails as a whole costs its rows, with the reason, and is not tried again for each."""
+    (tmp_path / "breaks.py").write_text(BREAKS.replace("PLUGIN", plugin))
+    folder = tmp_path / "results"
+    command = suites(folder, "-s", "-p", "breaks", "-k", "(chain_tree or chain_wide) and dispatch", *arguments)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stdout + done.stderr
+    run = only_run(folder)
+    early = interrupted is not None
+    assert run["interrupted"] == interrupted
+    assert len(run["missing"]) == 4
+    found = [(row["extra_info"]["status"], row["extra_info"]["reason"]) for row in run["missing"]]
+    (failed, *rest), cells = found, 1 if early else 2
+    assert failed[0] == "failed"
+    assert failed[1].startswith("OSError: [Errno 24] Too many open files, at breaks.py:")
+    assert rest == [("not run", f"the run was interrupted {interrupted}") if early else failed] * 3
+    assert f"measured {cells} cells" in done.stdout
+
+
+def test_a_row_whose_test_ends_before_it_is_missing_with_a_reason(tmp_path):
+    (tmp_path / "breaks.py").write_text("def pytest_runtest_call(item):\n    raise ValueError('before its test')\n")
+    folder = tmp_path / "results"
+    command = suites(folder, "-p", "breaks", "-k", "chain_tree and dispatch and not eager")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == exits.NOTHING_MEASURED, done.stdout + done.stderr
+    run = only_run(folder)
+    (row,) = run["missing"]
+    assert (row["extra_info"]["status"], row["extra_info"]["reason"]) == ("not run", "its test ended without a row")
+    assert run["interrupted"] is None
+
+
 def test_a_run_that_is_killed_leaves_a_journal_from_which_it_is_recovered(tmp_path, capsys):
     process = start(tmp_path)
     journal = wait_for_rows(tmp_path, 2)

@@ -130,17 +130,18 @@ class Worker:
         self._note(began, self.pid, "start", "answered")
 
     def _spawn(self) -> None:
-        requests, self._write = os.pipe()
-        self._read, answers = os.pipe()
-        with self._errors().open("wb") as errors:
-            try:
-                self._process = self._server.fork(
-                    requests, answers, errors.fileno(), self._variables, self._limits.start_seconds
-                )
-            finally:
-                os.close(requests)
-                os.close(answers)
         self._unread = b""
+        with ExitStack() as theirs:
+            try:
+                requests, self._write = os.pipe()
+                theirs.callback(os.close, requests)
+                self._read, answers = os.pipe()
+                theirs.callback(os.close, answers)
+                errors = theirs.enter_context(self._errors().open("wb")).fileno()
+                limit_seconds = self._limits.start_seconds
+                self._process = self._server.fork(requests, answers, errors, self._variables, limit_seconds)
+            except OSError as error:  # such as too many open files, or a full disk
+                raise WorkerError("failed", f"cannot start a worker: {error.strerror}") from None
 
     def _line(self, do: str, limit_seconds: float) -> bytes:
         """The next line from the worker. Raises WorkerError where none comes."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from suites.harness.cautions import Caution, Sampled
@@ -31,7 +33,7 @@ class Wanted(NamedTuple):
 
 @dataclass
 class Session:
-    """A cell is measured when its first row is asked for, for all its engines at once, and remembered.
+    """A cell is measured when its first row is asked for, for all its engines at once, and remembered, failed or not.
 
     `benchmarks`, `missing` and `controls` are what will be stored; every row goes into the journal at once.
     """
@@ -57,6 +59,8 @@ class Session:
             self.conductor.note(BEGUN, group_of(cell))
             try:
                 self._rows[cell] = how(job)
+            except Exception as error:  # of our own making, or the machine's: the other cells can still be measured
+                self._rows[cell] = _all_failed(job, error)
             finally:
                 self.conductor.end_workers()
             self.conductor.note(ENDED, group_of(cell))
@@ -115,6 +119,16 @@ class Session:
             for name, info in by_cell.items()
             if info["stopped"] is not None and info["stopped"]["why"] == "budget" and info["stopped"]["width"]
         ]
+
+
+def _all_failed(job: Measuring, error: Exception) -> dict[str, Row]:
+    """Rows of a cell whose measuring failed as a whole, each with the reason."""
+    *_, place = traceback.extract_tb(error.__traceback__)
+    said = str(error).strip().splitlines() or ["no message"]
+    rows = {who.name: Row(who.name, formulation=who.formulation) for who in job.contenders}
+    for row in rows.values():
+        row.refuse("failed", f"{type(error).__name__}: {said[0]}, at {Path(place.filename).name}:{place.lineno}")
+    return rows
 
 
 def group_of(cell: Cell) -> str:
