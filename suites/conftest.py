@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -37,7 +39,7 @@ from suites.harness.measure import measure
 from suites.harness.progress import Progress
 from suites.harness.replay import RunRow, replay
 from suites.harness.row import Row
-from suites.harness.session import Session, Wanted, group_of
+from suites.harness.session import BY_THE_USER, Session, Wanted, group_of
 from suites.harness.store import Journal, leftovers, rescue, save
 from suites.harness.summary import summary
 from suites.harness.watch import Watch
@@ -49,7 +51,6 @@ SHARE_OF_MEMORY = 0.8
 NO_CUDA = "no CUDA device on this machine"
 ORDERLY = {pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED}
 """How pytest ends when it has come to the last test."""
-BY_THE_USER = "by the user"
 
 SESSION = pytest.StashKey[Session]()
 TAG = pytest.StashKey[str]()
@@ -96,7 +97,25 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[STORED] = []
     journal = Journal(results) if measuring else None
     conductor = Conductor(Limits(memory_bytes=_memory_limit(config.getoption("device"))))
-    config.stash[SESSION] = Session(EFFORTS[config.getoption("effort")], Progress(0, None), conductor, journal)
+    ours = config.stash[SESSION] = Session(EFFORTS[config.getoption("effort")], Progress(0, None), conductor, journal)
+    if measuring:
+        _end_by_sigterm_too(config, ours)
+
+
+def _end_by_sigterm_too(config: pytest.Config, ours: Session) -> None:
+    """Have SIGTERM end this run as Ctrl-C does, so that what was measured is stored and no worker is left."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        return  # nobody's to decide here
+
+    def end(*_: object) -> None:
+        ours.interrupted = "by SIGTERM"
+        raise KeyboardInterrupt
+
+    def restore() -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    signal.signal(signal.SIGTERM, end)
+    config.add_cleanup(restore)
 
 
 def _memory_limit(device: str) -> int | None:
@@ -273,7 +292,7 @@ def _ended_early(session: pytest.Session, exitstatus: int) -> str | None:
     if session.shouldfail or session.shouldstop:  # -x, --maxfail, or a plugin
         return f"by pytest: {session.shouldfail or session.shouldstop}"
     if exitstatus == pytest.ExitCode.INTERRUPTED:
-        return BY_THE_USER
+        return session.config.stash[SESSION].interrupted
     if exitstatus == pytest.ExitCode.INTERNAL_ERROR:
         return "by an internal error of pytest"
     return None if exitstatus in ORDERLY else f"with exit code {int(exitstatus)}"

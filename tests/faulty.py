@@ -10,6 +10,8 @@ import math
 import os
 import random
 import signal
+import subprocess
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -65,11 +67,23 @@ class Faulty(TorchEager):
     def prepare(self, task: Task) -> Program:
         if self.name == "fails in prepare":
             raise EngineError("no such op")
+        if self.name.startswith("compiles"):
+            _compile(self.name)
         program = Program(task, self._do)
         program.in_split = {"killed in split": _kill, "fails in split": _fail}.get(self.name)
         if self.name == "uncountable":
             program.counters = Uncountable()
         return program
+
+
+def _compile(name: str) -> None:
+    """As a compiler's driver does: a temporary file, and a process that works on it for long."""
+    with tempfile.NamedTemporaryFile(prefix="source-"):
+        compiler = subprocess.Popen(["sleep", "600"])
+        Path(name.removeprefix("compiles ")).write_text(str(compiler.pid))
+        if "and dies" in name:
+            _kill()
+        compiler.wait()
 
 
 def _spin(seconds: float) -> Callable[[Program, Outputs], Outputs]:
@@ -165,4 +179,4 @@ DEEDS: dict[str, Callable[[Program, Outputs], Outputs]] = {
 
 
 def load(cell: Cell, name: str) -> Engine:
-    return Faulty(name, DEEDS[name])
+    return Faulty(name, DEEDS["right" if name.startswith("compiles") else name])

@@ -73,25 +73,38 @@ def children(pid: int) -> list[int]:
     return [child.pid for child in psutil.Process(pid).children(recursive=True)]
 
 
-def test_ctrl_c_keeps_what_was_measured_and_names_what_was_not(tmp_path):
+@pytest.mark.parametrize(
+    ("number", "interrupted", "reason"),
+    [
+        (signal.SIGINT, "by the user", "the run was interrupted"),
+        (signal.SIGTERM, "by SIGTERM", "the run was interrupted by SIGTERM"),
+    ],
+)
+def test_ctrl_c_keeps_what_was_measured_and_names_what_was_not(tmp_path, monkeypatch, number, interrupted, reason):
+    """And so does SIGTERM, as of a batch system or a container that ends."""
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
     process = start(tmp_path)
     wait_for_rows(tmp_path, 2)
     workers = children(process.pid)
-    process.send_signal(signal.SIGINT)
+    assert list(temporary.glob("tape-vs-graph-*"))
+    process.send_signal(number)
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 2, said
     run = only_run(tmp_path)
     assert len(run["benchmarks"]) >= 2
     assert all(row["stats"]["data"] for row in run["benchmarks"])
-    assert run["interrupted"] == "by the user"
+    assert run["interrupted"] == interrupted
     assert {row["extra_info"]["status"] for row in run["missing"]} == {"not run"}
-    assert {row["extra_info"]["reason"] for row in run["missing"]} == {"the run was interrupted"}
+    assert {row["extra_info"]["reason"] for row in run["missing"]} == {reason}
     assert len(run["benchmarks"]) + len(run["missing"]) == ROWS
     assert "stored in" in said
     page = tmp_path / "page.html"
     assert report(["--results", str(tmp_path), "--output", str(page)]) == 0
-    assert "by the user" in page.read_text(encoding="utf8")
+    assert interrupted in page.read_text(encoding="utf8")
     assert not list(tmp_path.glob(".unfinished-*"))
+    assert not list(temporary.glob("tape-vs-graph-*"))
     assert workers
     assert not any(alive(worker) for worker in workers)
 

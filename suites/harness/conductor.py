@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from suites.harness.agreement import EAGER
-from suites.harness.caches import variables
+from suites.harness.caches import temporary, variables
 from suites.harness.contender import Contender
 from suites.harness.forkserver import FIXED, Forked, ForkServer, end_of
 from suites.harness.protocol import VERSION, WorkerError, decode, encode
@@ -261,7 +261,10 @@ class Conductor:
         python = contender.python
         if python not in self._servers:
             self._servers[python] = ForkServer(python, self.folder, self._modules)
-        return Worker(contender, self._servers[python], self.folder, self.limits, self.log, variables)
+        files = self.folder / "tmp"
+        files.mkdir(exist_ok=True)
+        own = {**temporary(files), **variables}
+        return Worker(contender, self._servers[python], self.folder, self.limits, self.log, own)
 
     @property
     def judge(self) -> Worker:
@@ -272,7 +275,7 @@ class Conductor:
 
     @property
     def folder(self) -> Path:
-        """A folder for the session's arrays and errors."""
+        """A folder for the session's arrays and errors, and its workers' temporary files."""
         if self._folder is None:
             self._folder = Path(tempfile.mkdtemp(prefix="tape-vs-graph-"))
         return self._folder

@@ -21,6 +21,8 @@ from suites.harness.statistics import FEWEST_LAUNCHES, control_facts
 from suites.harness.store import Journal
 from suites.harness.watch import Watch
 
+BY_THE_USER = "by the user"
+
 
 class Wanted(NamedTuple):
     """A row that was asked for: one test."""
@@ -49,6 +51,7 @@ class Session:
     controls: list[dict[str, Any]] = field(default_factory=list)
     cautions: tuple[Caution, ...] = ()
     wrong: int = 0
+    interrupted: str = BY_THE_USER  # by what, if at all
     _rows: dict[Cell, Mapping[str, Row]] = field(default_factory=dict)
 
     def row(self, cell: Cell, contender: Contender, how: Measure) -> Row:
