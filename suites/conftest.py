@@ -95,7 +95,7 @@ def pytest_configure(config: pytest.Config) -> None:
     else:
         config.option.benchmark_disable = True
     config.stash[STORED] = []
-    journal = Journal(results) if measuring else None
+    journal = Journal(results, lambda line: _tell(config, line)) if measuring else None
     conductor = Conductor(Limits(memory_bytes=_memory_limit(config.getoption("device"))))
     ours = config.stash[SESSION] = Session(EFFORTS[config.getoption("effort")], Progress(0, None), conductor, journal)
     if measuring:
@@ -181,7 +181,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     ours.conductor.expect((one.contender for one in ours.wanted), {one.cell.device for one in ours.wanted})
     ours.progress = Progress(len({wanted.cell for wanted in ours.wanted}), _terminal_line(config))
     if ours.journal is not None and ours.wanted and not config.getoption("collectonly"):
-        ours.journal.write("header", _header(config))
+        ours.journal.write("header", {**_header(config), "wanted": ours.not_run("the run was cut off")})
         ours.watch = Watch.start()
 
 
@@ -203,6 +203,15 @@ def _terminal_line(config: pytest.Config) -> Callable[[str], None] | None:
             reporter.rewrite(line[: shutil.get_terminal_size().columns - 1], erase=True)
 
     return write
+
+
+def _tell(config: pytest.Config, line: str) -> None:
+    """Say on a line of its own what cannot wait for the end of the run."""
+    reporter, capture = (config.pluginmanager.get_plugin(name) for name in ("terminalreporter", "capturemanager"))
+    if reporter is None or capture is None:
+        return
+    with capture.global_and_fixture_disabled():
+        reporter.write_line(f"\nwarning: {line}", yellow=True)
 
 
 @pytest.fixture
@@ -342,7 +351,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if ours.journal is None or not ours.wanted:
         return
     terminalreporter.section("tape vs graph")
-    for line in (*summary(ours), *config.stash[STORED], *_told_leftovers(Path(config.getoption("results")))):
+    said = [*config.stash[STORED], *([f"caution: {ours.journal.fault}"] if ours.journal.fault else [])]
+    for line in (*summary(ours), *said, *_told_leftovers(Path(config.getoption("results")))):
         terminalreporter.write_line(line)
 
 

@@ -212,6 +212,11 @@ def test_a_run_that_is_killed_leaves_a_journal_from_which_it_is_recovered(tmp_pa
     assert "rows measured" in capsys.readouterr().out
     run = only_run(tmp_path)
     assert len(run["benchmarks"]) >= 2
+    assert len(run["benchmarks"]) + len(run["missing"]) == ROWS
+    assert {row["extra_info"]["status"] for row in run["missing"]} == {"not run"}
+    assert {row["extra_info"]["reason"] for row in run["missing"]} == {"the run was cut off"}
+    assert {row["group"].partition(":")[0] for row in run["missing"]} <= {"dispatch", "forward"}
+    assert not {"wanted", "cautions"} & run.keys()
     assert run["machine_info"]["environment"]["fingerprint"]
     assert "recovered from" in run["interrupted"]
     assert run["control"]["cells"] == len(run["control"]["rows"])
@@ -233,7 +238,7 @@ def small_disk(tmp_path) -> Iterator[Path]:
 
 
 def test_a_full_disk_keeps_the_run_elsewhere_and_says_where(small_disk, tmp_path):
-    (small_disk / "filler").write_bytes(b"x" * (40 << 10))
+    (small_disk / "filler").write_bytes(b"x" * (52 << 10))
     spare = tmp_path / "spare"
     spare.mkdir()
     command = suites(small_disk, "-k", "chain_tree or chain_wide")
@@ -242,6 +247,13 @@ def test_a_full_disk_keeps_the_run_elsewhere_and_says_where(small_disk, tmp_path
     )
     assert done.returncode == exits.UNWRITABLE_RESULTS, done.stdout
     assert "cannot be written: No space left on device; the run is kept in" in done.stdout
+    (journal,) = (
+        line for line in done.stdout.splitlines() if line.startswith("warning: the journal cannot be written")
+    )
+    assert journal.endswith("No space left on device; a run that is killed now loses its rows")
+    (again,) = (line for line in done.stdout.splitlines() if line.startswith("caution: the journal"))
+    assert "to its end" in again
+    assert done.stdout.index(journal) < done.stdout.index("tape vs graph") < done.stdout.index(again)
     assert "Traceback" not in done.stdout + done.stderr
     run = only_run(spare)
     assert len(run["benchmarks"]) == 4
@@ -270,7 +282,7 @@ def test_runs_stored_at_the_same_moment_get_numbers_of_their_own(tmp_path):
 
 
 def test_a_journal_whose_last_line_was_cut_off_gives_the_rows_before_it(tmp_path):
-    journal = Journal(tmp_path)
+    journal = Journal(tmp_path, pytest.fail)
     journal.write("header", {"machine_info": {"node": "x"}, "version": "5", "benchmarks": []})
     journal.write("benchmarks", {"name": "a"})
     journal.write("missing", {"name": "b"})
@@ -285,12 +297,27 @@ def test_a_journal_whose_last_line_was_cut_off_gives_the_rows_before_it(tmp_path
     assert run["control"] == {"cells": 1, "false_alarms": 0, "smallest_effect": pytest.approx(0.04), "rows": [row]}
 
 
+def test_wanted_rows_that_a_journal_has_nothing_of_are_missing(tmp_path):
+    journal = Journal(tmp_path, pytest.fail)
+    wanted = [{"name": name, "fullname": f"suites/{name}", "extra_info": {"status": "not run"}} for name in "abc"]
+    journal.write("header", {"machine_info": {}, "wanted": wanted})
+    failed = {**wanted[1], "extra_info": {"status": "failed"}}
+    journal.write("missing", failed)
+    journal.write("benchmarks", {"name": "a", "fullname": "suites/a"})
+    run = read_journal(journal.path)
+    assert [row["name"] for row in run["benchmarks"]] == ["a"]
+    assert run["missing"] == [failed, wanted[2]]
+    assert "wanted" not in run
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
         ('{"header": {}}\nnonsense\n{"missing": {}}\n', "journal.jsonl:2: found 'nonsense', expected one record"),
         ('{"rows": {}}\n{"missing": {}}\n', "journal.jsonl:1: found"),
         ('{"header": {}}\n{"control": {}}\n{"missing": {}}\n', "journal.jsonl:2: found"),
+        ('{"header": {"wanted": ["a"]}}\n{"missing": {}}\n', "journal.jsonl:1: found"),
+        ('{"header": {}}\n{"missing": ["a"]}\n{"missing": {}}\n', "journal.jsonl:2: found"),
         ("", "journal.jsonl: no header"),
     ],
 )
@@ -304,8 +331,30 @@ def test_what_is_no_journal_is_refused_with_its_line(tmp_path, text, told, capsy
     assert path.exists()
 
 
-def test_a_journal_that_cannot_be_written_is_told_once_and_stops_nothing(tmp_path):
-    journal = Journal(tmp_path / "nowhere")
+def test_a_journal_that_cannot_be_written_is_told_once_and_has_all_rows_when_it_can_be(tmp_path):
+    told: list[str] = []
+    journal = Journal(tmp_path / "later", told.append)
+    journal.write("header", {"machine_info": {}})
     journal.write("missing", {"name": "a"})
+    refused = f"{journal.path}: No such file or directory"
+    assert told == [f"the journal cannot be written: {refused}; a run that is killed now loses its rows"]
+    assert journal.fault == f"the journal could not be written 2 times, to its end: {refused}"
+    journal.path.parent.mkdir()
     journal.write("missing", {"name": "b"})
-    assert journal.fault == f"{journal.path}: No such file or directory"
+    assert journal.fault == f"the journal could not be written 2 times, then it was, with all rows: {refused}"
+    assert len(told) == 1
+    assert read_journal(journal.path)["missing"] == [{"name": "a"}, {"name": "b"}]
+
+
+def test_a_disk_that_takes_half_a_line_and_later_the_rest_has_whole_lines_alone(small_disk):
+    told: list[str] = []
+    journal = Journal(small_disk, told.append)
+    journal.write("header", {"machine_info": {}})
+    filler = small_disk / "filler"
+    filler.write_bytes(b"x" * (56 << 10))
+    journal.write("missing", {"name": "a", "text": "y" * (16 << 10)})
+    assert 0 < len(journal.path.read_bytes().splitlines()[-1]) < 16 << 10
+    filler.unlink()
+    journal.write("missing", {"name": "b"})
+    assert [row["name"] for row in read_journal(journal.path)["missing"]] == ["a", "b"]
+    assert len(told) == 1

@@ -86,7 +86,7 @@ class Session:
 
     def miss(self, name: str, fullname: str, cell: Cell, info: dict[str, Any]) -> None:
         """Keep a row that has no number."""
-        self.missing.append({"name": name, "fullname": fullname, "group": group_of(cell), "extra_info": info})
+        self.missing.append(_without_number(name, fullname, cell, info))
         self.wrong += info["status"] == "wrong"
         self._note("missing", self.missing[-1])
 
@@ -97,11 +97,13 @@ class Session:
     def miss_the_rest(self, reason: str) -> None:
         """Name every wanted row that the run did not come to."""
         seen = {record["fullname"] for record in (*self.benchmarks, *self.missing)}
-        for name, fullname, cell, contender in self.wanted:
-            if fullname not in seen:
-                row = Row(contender.name, formulation=contender.formulation)
-                row.refuse("not run", reason)
-                self.miss(name, fullname, cell, row.extra_info(cell))
+        for wanted in self.wanted:
+            if wanted.fullname not in seen:
+                self.miss(wanted.name, wanted.fullname, wanted.cell, _not_run(wanted, reason))
+
+    def not_run(self, reason: str) -> list[dict[str, Any]]:
+        """Every wanted row as it would be stored, had the run come to none."""
+        return [_without_number(one.name, one.fullname, one.cell, _not_run(one, reason)) for one in self.wanted]
 
     def facts(self) -> dict[str, Any]:
         """What is stored beside the rows that have a number."""
@@ -132,6 +134,16 @@ def _all_failed(job: Measuring, error: Exception) -> dict[str, Row]:
     for row in rows.values():
         row.refuse("failed", f"{type(error).__name__}: {said[0]}, at {Path(place.filename).name}:{place.lineno}")
     return rows
+
+
+def _not_run(wanted: Wanted, reason: str) -> dict[str, Any]:
+    row = Row(wanted.contender.name, formulation=wanted.contender.formulation)
+    row.refuse("not run", reason)
+    return row.extra_info(wanted.cell)
+
+
+def _without_number(name: str, fullname: str, cell: Cell, info: dict[str, Any]) -> dict[str, Any]:
+    return {"name": name, "fullname": fullname, "group": group_of(cell), "extra_info": info}
 
 
 def group_of(cell: Cell) -> str:
