@@ -13,6 +13,7 @@ import signal
 import subprocess
 import tempfile
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
@@ -67,6 +68,10 @@ class Faulty(TorchEager):
     def prepare(self, task: Task) -> Program:
         if self.name == "fails in prepare":
             raise EngineError("no such op")
+        if self.name == "warns":
+            for _ in range(2):
+                warnings.warn("no compiler\nto be found", RuntimeWarning, stacklevel=1)
+            warnings.warn("nobody is told", DeprecationWarning, stacklevel=1)
         if self.name.startswith("compiles"):
             _compile(self.name)
         program = Program(task, self._do)
@@ -171,6 +176,7 @@ DEEDS: dict[str, Callable[[Program, Outputs], Outputs]] = {
     "killed in split": lambda _, outputs: outputs,
     "fails in split": lambda _, outputs: outputs,
     "uncountable": lambda _, outputs: outputs,
+    "warns": lambda _, outputs: outputs,
     "one element off": _spoil,
     "nan": lambda _, outputs: Outputs(outputs.loss * math.nan, outputs.gradients),
     "wrong shape": lambda _, outputs: Outputs(outputs.loss.reshape(1), outputs.gradients),

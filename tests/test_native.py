@@ -234,6 +234,9 @@ def test_without_a_working_compiler_it_is_said_once_and_kernels_run(
     assert len(said) == 1
     assert "tanh(x)" in executables[0].source
     assert_same_bits(executables[1](tensor(5)), run(inline(small()), tensor(5)))
+    assert [each.counters()["regions_on_kernels"] for each in executables] == [1, 1]
+    monkeypatch.undo()
+    assert "regions_on_kernels" not in Executable.build(small()).counters()
 
 
 def test_what_takes_a_compiler_too_long_is_not_tried_again(

@@ -144,6 +144,8 @@ def _identity(job: Measuring, arm: Arm) -> dict[str, Any]:
 def _prepare(job: Measuring, arm: Arm) -> None:
     found = arm.worker.ask("prepare", **_identity(job, arm))
     arm.sample_seconds = found["seconds"]
+    if found["warnings"]:  # such as that no C compiler works, and the kernels are timed in its code's stead
+        arm.row.notes["prepare"] = "; ".join(found["warnings"])
     if not arm.row.launches:  # of the first launch: what compilers keep on disk may be there for the others
         arm.row.style, arm.row.phases = found["style"], found["phases"]
         arm.row.phases_check = closing(found["phases"], found["seconds"])

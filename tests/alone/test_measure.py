@@ -167,6 +167,13 @@ def test_what_fails_after_all_samples_costs_what_it_would_have_found_and_is_note
     assert list(rows["right"].split) == ["forward", "backward"]
 
 
+def test_what_an_engine_warns_of_while_it_gets_ready_is_noted(conductor):
+    rows = rows_of(conductor, ["right", "warns"], replace(CELL, rounds=2), replace(BRIEF, warm_up_seconds=0.0))
+    assert rows["warns"].status == "measured"
+    assert rows["warns"].notes == {"prepare": "RuntimeWarning: no compiler"}
+    assert rows["right"].notes == {}
+
+
 def test_a_worker_that_died_is_started_again_for_the_next_cell(conductor):
     killed = Contender("mortal", "killed", LOADER)
     first = rows_of(conductor, ["right", killed])
