@@ -25,7 +25,7 @@ import torch
 
 from engines.engine import Engine
 from engines.graph.engine import GraphEngine
-from engines.graph.executable import Executable, regions_of
+from engines.graph.executable import Executable, left_to_kernels, regions_of
 from engines.graph.fused import inline
 from engines.graph.ir import Graph, Var
 from engines.graph.lower.aten import Run
@@ -101,7 +101,8 @@ def looped(graph: Graph) -> Executable:
     """A graph that a loop goes through. What is fused runs as C or Triton, as in `Executable.build`."""
     functions, code = regions_of(graph)
     flat = inline(graph, lambda node: node.attrs["body"] not in functions)
-    return Executable(flat, Lowered(), _loop(flat, functions), code)
+    lost = left_to_kernels(graph, functions, code)
+    return Executable(flat, Lowered(), _loop(flat, functions), code, regions_on_kernels=lost)
 
 
 def _loop(graph: Graph, functions: Mapping[Graph, Callable[..., Any]]) -> Run:

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -38,7 +40,7 @@ from suites.harness.measure import measure
 from suites.harness.progress import Progress
 from suites.harness.replay import RunRow, replay
 from suites.harness.row import Row
-from suites.harness.session import Session, Wanted, group_of
+from suites.harness.session import BY_THE_USER, Session, Wanted, group_of
 from suites.harness.store import Journal, leftovers, rescue, save
 from suites.harness.summary import summary
 from suites.harness.watch import Watch
@@ -48,6 +50,8 @@ DEVICES = {"cpu": ("cpu",), "cuda": ("cuda",), "all": ("cpu", "cuda")}
 LARGEST_UNTIMED_KNOB = 1000
 SHARE_OF_MEMORY = 0.8
 NO_CUDA = "no CUDA device on this machine"
+ORDERLY = {pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED}
+"""How pytest ends when it has come to the last test."""
 
 SESSION = pytest.StashKey[Session]()
 TAG = pytest.StashKey[str]()
@@ -92,9 +96,27 @@ def pytest_configure(config: pytest.Config) -> None:
     else:
         config.option.benchmark_disable = True
     config.stash[STORED] = []
-    journal = Journal(results) if measuring else None
+    journal = Journal(results, lambda line: _tell(config, line)) if measuring else None
     conductor = Conductor(Limits(memory_bytes=_memory_limit(config.getoption("device"))))
-    config.stash[SESSION] = Session(EFFORTS[config.getoption("effort")], Progress(0, None), conductor, journal)
+    ours = config.stash[SESSION] = Session(EFFORTS[config.getoption("effort")], Progress(0, None), conductor, journal)
+    if measuring:
+        _end_by_sigterm_too(config, ours)
+
+
+def _end_by_sigterm_too(config: pytest.Config, ours: Session) -> None:
+    """Have SIGTERM end this run as Ctrl-C does, so that what was measured is stored and no worker is left."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        return  # nobody's to decide here
+
+    def end(*_: object) -> None:
+        ours.interrupted = "by SIGTERM"
+        raise KeyboardInterrupt
+
+    def restore() -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    signal.signal(signal.SIGTERM, end)
+    config.add_cleanup(restore)
 
 
 def _memory_limit(device: str) -> int | None:
@@ -160,7 +182,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     ours.conductor.expect((one.contender for one in ours.wanted), {one.cell.device for one in ours.wanted})
     ours.progress = Progress(len({wanted.cell for wanted in ours.wanted}), _terminal_line(config))
     if ours.journal is not None and ours.wanted and not config.getoption("collectonly"):
-        ours.journal.write("header", _header(config))
+        ours.journal.write("header", {**_header(config), "wanted": ours.not_run("the run was cut off")})
         ours.watch = Watch.start()
 
 
@@ -182,6 +204,15 @@ def _terminal_line(config: pytest.Config) -> Callable[[str], None] | None:
             reporter.rewrite(line[: shutil.get_terminal_size().columns - 1], erase=True)
 
     return write
+
+
+def _tell(config: pytest.Config, line: str) -> None:
+    """Say on a line of its own what cannot wait for the end of the run."""
+    reporter, capture = (config.pluginmanager.get_plugin(name) for name in ("terminalreporter", "capturemanager"))
+    if reporter is None or capture is None:
+        return
+    with capture.global_and_fixture_disabled():
+        reporter.write_line(f"\nwarning: {line}", yellow=True)
 
 
 @pytest.fixture
@@ -260,13 +291,31 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> Iterator[N
         ours.cautions = ours.watch.finish(ours.sampled())
     ours.conductor.close()
     if ours.journal is not None and ours.wanted and not config.getoption("collectonly"):
-        if exitstatus == pytest.ExitCode.INTERRUPTED:
-            ours.miss_the_rest("the run was interrupted")
-        session.exitstatus = _store(config, ours, exitstatus)
+        interrupted = _ended_early(session, exitstatus)
+        ours.miss_the_rest(_reason(interrupted))
+        session.exitstatus = _store(config, ours, exitstatus, interrupted)
     return (yield)
 
 
-def _store(config: pytest.Config, ours: Session, exitstatus: int) -> int:
+def _ended_early(session: pytest.Session, exitstatus: int) -> str | None:
+    """By what a run was ended before its last row, if it was."""
+    if session.shouldfail or session.shouldstop:  # -x, --maxfail, or a plugin
+        return f"by pytest: {session.shouldfail or session.shouldstop}"
+    if exitstatus == pytest.ExitCode.INTERRUPTED:
+        return session.config.stash[SESSION].interrupted
+    if exitstatus == pytest.ExitCode.INTERNAL_ERROR:
+        return "by an internal error of pytest"
+    return None if exitstatus in ORDERLY else f"with exit code {int(exitstatus)}"
+
+
+def _reason(interrupted: str | None) -> str:
+    """Why a wanted row was not come to."""
+    if interrupted is None:
+        return "its test ended without a row"
+    return "the run was interrupted" + ("" if interrupted == BY_THE_USER else f" {interrupted}")
+
+
+def _store(config: pytest.Config, ours: Session, exitstatus: int, interrupted: str | None) -> int:
     """Store the run, and say where; gives the exit code."""
     assert ours.journal is not None
     if exitstatus == pytest.ExitCode.INTERRUPTED and not ours.benchmarks:
@@ -274,7 +323,7 @@ def _store(config: pytest.Config, ours: Session, exitstatus: int) -> int:
         config.stash[STORED].append("interrupted before a row was measured: nothing is stored")
         return exits.NOTHING_MEASURED
     run = {**_header(config), "benchmarks": ours.benchmarks}
-    run["interrupted"] = "by the user" if exitstatus == pytest.ExitCode.INTERRUPTED else None
+    run["interrupted"] = interrupted
     config.hook.pytest_benchmark_update_json(config=config, benchmarks=[], output_json=run)
     said, folder = config.stash[STORED], Path(config.getoption("results"))
     try:
@@ -283,7 +332,7 @@ def _store(config: pytest.Config, ours: Session, exitstatus: int) -> int:
         said.append(f"results folder {folder} cannot be written: {error.strerror}; {_rescued(config, run)}")
         return exits.UNWRITABLE_RESULTS
     ours.journal.discard()
-    if exitstatus not in {pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED}:
+    if exitstatus not in ORDERLY:
         return exitstatus
     if ours.wrong:
         return exits.WRONG_NUMERICS
@@ -303,7 +352,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if ours.journal is None or not ours.wanted:
         return
     terminalreporter.section("tape vs graph")
-    for line in (*summary(ours), *config.stash[STORED], *_told_leftovers(Path(config.getoption("results")))):
+    said = [*config.stash[STORED], *([f"caution: {ours.journal.fault}"] if ours.journal.fault else [])]
+    for line in (*summary(ours), *said, *_told_leftovers(Path(config.getoption("results")))):
         terminalreporter.write_line(line)
 
 

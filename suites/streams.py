@@ -23,6 +23,7 @@ from suites.harness.conductor import Guest, Worker
 from suites.harness.contender import Contender
 from suites.harness.deal import blocks
 from suites.harness.measure import Measuring, finish
+from suites.harness.protocol import WorkerError
 from suites.harness.row import Row
 from suites.harness.statistics import FEWEST_ROUNDS
 
@@ -68,7 +69,12 @@ def measure_cell(job: Measuring) -> Mapping[str, Row]:
     limit = _limit_seconds(job.cell)
     exact = replace(job.cell, dtype="float64")
     job.show(f"{job.cell.name}: reference")
-    reference = job.conductor.judge.ask("stream", limit, cell=asdict(exact), contender=REFEREE.data())["losses"]
+    try:
+        reference = job.conductor.judge.ask("stream", limit, cell=asdict(exact), contender=REFEREE.data())["losses"]
+    except WorkerError as fault:
+        for arm in arms:
+            arm.row.refuse(fault.status, f"no reference to hold it against: {fault.reason}")
+        return finish(job, [arm.row for arm in arms])
     for arm in arms:
         with arm.row.at_its_cost():  # what a process does but once, such as loading libraries, is no part of a sample
             arm.worker.ask("stream", limit, cell=asdict(_shortest(job.cell)), contender=arm.contender.data())

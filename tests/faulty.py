@@ -10,13 +10,17 @@ import math
 import os
 import random
 import signal
+import subprocess
+import tempfile
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 
-from engines.engine import Engine, Outputs, Placed, Task
+from engines.engine import Engine, Mark, Outputs, Placed, Task, unmarked
 from engines.peers.torch_eager import TorchEager, TorchEagerProgram
 from engines.value import EngineError
 from suites.harness.cell import Cell
@@ -33,12 +37,27 @@ class Program(TorchEagerProgram):
         super().__init__(task)
         self.calls = 0
         self._do = do
+        self.in_split: Callable[[], object] | None = None
+
+    def run_marked(self, placed: Placed, mark: Mark) -> Outputs:
+        if mark is not unmarked and self.in_split is not None:
+            self.in_split()
+        return super().run_marked(placed, mark)
 
     def run(self, placed: Placed) -> Outputs:
         self.began = time.perf_counter()
         outputs = super().run(placed)
         self.calls += 1
         return self._do(self, outputs)
+
+
+class Uncountable(dict[str, int]):
+    """Counters that fail when they are asked for."""
+
+    def keys(self) -> NoReturn:
+        raise ValueError("nobody counts")
+
+    __iter__ = keys  # else nobody asks for a dict's keys
 
 
 class Faulty(TorchEager):
@@ -49,7 +68,27 @@ class Faulty(TorchEager):
     def prepare(self, task: Task) -> Program:
         if self.name == "fails in prepare":
             raise EngineError("no such op")
-        return Program(task, self._do)
+        if self.name == "warns":
+            for _ in range(2):
+                warnings.warn("no compiler\nto be found", RuntimeWarning, stacklevel=1)
+            warnings.warn("nobody is told", DeprecationWarning, stacklevel=1)
+        if self.name.startswith("compiles"):
+            _compile(self.name)
+        program = Program(task, self._do)
+        program.in_split = {"killed in split": _kill, "fails in split": _fail}.get(self.name)
+        if self.name == "uncountable":
+            program.counters = Uncountable()
+        return program
+
+
+def _compile(name: str) -> None:
+    """As a compiler's driver does: a temporary file, and a process that works on it for long."""
+    with tempfile.NamedTemporaryFile(prefix="source-"):
+        compiler = subprocess.Popen(["sleep", "600"])
+        Path(name.removeprefix("compiles ")).write_text(str(compiler.pid))
+        if "and dies" in name:
+            _kill()
+        compiler.wait()
 
 
 def _spin(seconds: float) -> Callable[[Program, Outputs], Outputs]:
@@ -144,6 +183,10 @@ DEEDS: dict[str, Callable[[Program, Outputs], Outputs]] = {
     "loses the device": _after(0, _lose_the_device),
     "runs out": _after(0, _run_out),
     "babbles": _after(12, _babble),
+    "killed in split": lambda _, outputs: outputs,
+    "fails in split": lambda _, outputs: outputs,
+    "uncountable": lambda _, outputs: outputs,
+    "warns": lambda _, outputs: outputs,
     "one element off": _spoil,
     "nan": lambda _, outputs: Outputs(outputs.loss * math.nan, outputs.gradients),
     "wrong shape": lambda _, outputs: Outputs(outputs.loss.reshape(1), outputs.gradients),
@@ -152,4 +195,4 @@ DEEDS: dict[str, Callable[[Program, Outputs], Outputs]] = {
 
 
 def load(cell: Cell, name: str) -> Engine:
-    return Faulty(name, DEEDS[name])
+    return Faulty(name, DEEDS["right" if name.startswith("compiles") else name])

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from engines.graph.lower import compiler
 from engines.graph.passes import CHANNELS_LAST, PIPELINE
 from engines.ops.random import step_key
 from engines.registry import load_engine
@@ -54,6 +55,16 @@ def test_every_pass_is_a_switch_of_its_own_between_replaying_and_native_code():
     assert [f"without {name}" for name in SWITCHES if name != REPLAY] == list(WITHOUT)
     assert WITH == ("with layout",)
     assert put_in(replace(CELL, workload="chain")) == ()
+
+
+def test_a_loop_over_nodes_counts_the_regions_that_no_compiler_takes_too(monkeypatch):
+    graph = load_engine("graph").prepare(CELL.task()).executable.graph
+    assert "regions_on_kernels" not in attribution.looped(graph).counters()
+    compiler.say_once.cache_clear()
+    monkeypatch.setattr(compiler, "find_compiler", lambda: None)
+    with pytest.warns(RuntimeWarning, match="fused regions run as single kernels"):
+        found = attribution.looped(graph).counters()["regions_on_kernels"]
+    assert found == sum(node.op.name == "fused" for node in graph.nodes) > 0
 
 
 def test_on_cuda_the_walk_ends_with_one_cuda_graph_and_no_row_before_has_one(monkeypatch):

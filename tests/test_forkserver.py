@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 
 import psutil
 import pytest
 
+from suites.harness.caches import temporary
+from suites.harness.cell import Cell
 from suites.harness.conductor import Conductor
 from suites.harness.contender import Contender
 from suites.harness.forkserver import FIXED, Forked, ForkServer
 from suites.harness.protocol import WorkerError, encode
+from tests.faulty import LOADER
 
 LIMIT = 60.0
+CELL = Cell("backward", "chain", "loss_and_grad", knobs=(("elements", 4), ("ops", 10)))
 
 
 class Line:
@@ -181,6 +188,55 @@ def test_a_conductor_has_what_it_expects_and_the_judge_s_engine_loaded_once(monk
         conductor.expect([Contender("tape")], ["cpu", "cuda:1"])
         conductor.worker(Contender("tape"))
     assert told[1:] == [("engines.peers.torch_eager", "engines.tape.engine", "triton")]
+
+
+def test_a_worker_for_which_there_are_no_files_costs_its_row_and_leaves_none_open(monkeypatch):
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    pipe, made = os.pipe, []
+
+    def few() -> tuple[int, int]:
+        if made:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        made.append(pipe())
+        return made[0]
+
+    monkeypatch.setattr(os, "pipe", few)
+    with Conductor() as conductor:
+        with pytest.raises(WorkerError, match="cannot start a worker: Too many open files") as fault:
+            conductor.worker(Contender("tape")).greet()
+        assert fault.value.status == "failed"
+        assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+@pytest.mark.parametrize(("deed", "status"), [("", "timed out"), (" and dies", "crashed")])
+def test_with_a_worker_end_its_compiler_and_its_temporary_files(tmp_path, monkeypatch, deed, status):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    told = tmp_path / f"pid{deed}"
+    compiling = Contender("compiling", f"compiles {told}", LOADER)
+    with Conductor() as conductor:
+        with pytest.raises(WorkerError) as fault:
+            conductor.worker(compiling).ask("prepare", 5.0, cell=asdict(CELL), contender=compiling.data())
+        assert fault.value.status == status
+        assert gone(int(told.read_text()))
+        assert len(list(conductor.folder.rglob("source-*"))) == 1
+    assert list(tmp_path.iterdir()) == [told]
+
+
+def test_what_pytorch_s_compiler_keeps_lies_where_it_would_and_not_among_a_session_s_files(tmp_path, monkeypatch):
+    from torch._inductor.runtime.cache_dir_utils import default_cache_dir
+
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    assert temporary(tmp_path) == {"TMPDIR": str(tmp_path), "TORCHINDUCTOR_CACHE_DIR": default_cache_dir()}
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/elsewhere")
+    assert temporary(tmp_path)["TORCHINDUCTOR_CACHE_DIR"] == "/elsewhere"
+
+
+def test_a_worker_that_leads_no_group_yet_is_killed_too(tmp_path):
+    young = subprocess.Popen(["sleep", "600"])
+    server = SimpleNamespace(has=lambda _: True)
+    Forked(server, None, young.pid).kill()
+    assert young.wait(10) == -signal.SIGKILL
 
 
 def test_nothing_that_the_server_loads_begins_to_use_a_gpu():

@@ -28,6 +28,7 @@ from engines.graph.lower.walk import SUMS
 from engines.graph.passes import fuse
 from engines.graph.passes import fuse as fuse_pass
 from engines.graph.stored import CONSTANTS, DIGEST, GRAPH
+from suites.harness.conductor import Limits
 from tests.programs import assert_near, assert_same_bits, on_graph, on_tape, random_program, run, spec, tensor, traced
 
 Model = Callable[..., Any]
@@ -233,6 +234,24 @@ def test_without_a_working_compiler_it_is_said_once_and_kernels_run(
     assert len(said) == 1
     assert "tanh(x)" in executables[0].source
     assert_same_bits(executables[1](tensor(5)), run(inline(small()), tensor(5)))
+    assert [each.counters()["regions_on_kernels"] for each in executables] == [1, 1]
+    monkeypatch.undo()
+    assert "regions_on_kernels" not in Executable.build(small()).counters()
+
+
+def test_what_takes_a_compiler_too_long_is_not_tried_again(
+    empty_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script, tries = tmp_path / "cc", tmp_path / "tries"
+    script.write_text(f"#!/bin/sh\necho >> {tries}\nexec sleep 60\n")
+    script.chmod(0o755)
+    monkeypatch.setattr(compiler, "find_compiler", lambda: str(script))
+    monkeypatch.setattr(compiler, "LIMIT_SECONDS", 0.2)
+    with pytest.warns(RuntimeWarning, match=r"timed out after 0\.2 seconds: fused regions run as single kernels"):
+        assert compiler.load("int one(void) { return 1; }") is None
+    assert len(tries.read_text().splitlines()) == 1
+    monkeypatch.undo()
+    assert Limits().request_seconds >= 2 * compiler.LIMIT_SECONDS
 
 
 def test_two_processes_may_compile_the_same_source_at_once(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import torch
 
 from engines.engine import Varying
 from engines.graph import Bucket, Compiled, Exact, Pad, Policy, Symbolic
+from engines.graph.lower import compiler
 from engines.graph.shapes.cache import Cache
 from engines.graph.shapes.fit import fit
 from engines.tape import Tape
@@ -117,6 +118,17 @@ def test_compilations_hits_evictions_and_padding_are_counted(policy: Policy, cou
     for rows, columns in ((3, 5), (4, 8), (3, 5), (4, 7), (5, 3), (3, 5)):
         compiled(*data(rows, columns), None)
     assert compiled.counters == {"useful_elements": 15 * 3 + 32 + 28 + 15 + 3 * 3 + 4 + 4 + 5, **counted}
+
+
+def test_regions_that_no_compiler_takes_are_counted_over_all_that_was_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiler.say_once.cache_clear()
+    monkeypatch.setattr(compiler, "find_compiler", lambda: None)
+    compiled = Compiled(loss, policy=Exact(capacity=1), varying=(ROWS, COLUMNS))
+    with pytest.warns(RuntimeWarning, match="fused regions run as single kernels"):
+        compiled(*data(3, 5), None)
+    once = compiled.counters["regions_on_kernels"]
+    compiled(*data(4, 5), None)
+    assert compiled.counters["regions_on_kernels"] == 2 * once > 0
 
 
 def test_five_hundred_shapes_stay_within_the_cache_s_bound() -> None:

@@ -73,25 +73,38 @@ def children(pid: int) -> list[int]:
     return [child.pid for child in psutil.Process(pid).children(recursive=True)]
 
 
-def test_ctrl_c_keeps_what_was_measured_and_names_what_was_not(tmp_path):
+@pytest.mark.parametrize(
+    ("number", "interrupted", "reason"),
+    [
+        (signal.SIGINT, "by the user", "the run was interrupted"),
+        (signal.SIGTERM, "by SIGTERM", "the run was interrupted by SIGTERM"),
+    ],
+)
+def test_ctrl_c_keeps_what_was_measured_and_names_what_was_not(tmp_path, monkeypatch, number, interrupted, reason):
+    """And so does SIGTERM, as of a batch system or a container that ends."""
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
     process = start(tmp_path)
     wait_for_rows(tmp_path, 2)
     workers = children(process.pid)
-    process.send_signal(signal.SIGINT)
+    assert list(temporary.glob("tape-vs-graph-*"))
+    process.send_signal(number)
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 2, said
     run = only_run(tmp_path)
     assert len(run["benchmarks"]) >= 2
     assert all(row["stats"]["data"] for row in run["benchmarks"])
-    assert run["interrupted"] == "by the user"
+    assert run["interrupted"] == interrupted
     assert {row["extra_info"]["status"] for row in run["missing"]} == {"not run"}
-    assert {row["extra_info"]["reason"] for row in run["missing"]} == {"the run was interrupted"}
+    assert {row["extra_info"]["reason"] for row in run["missing"]} == {reason}
     assert len(run["benchmarks"]) + len(run["missing"]) == ROWS
     assert "stored in" in said
     page = tmp_path / "page.html"
     assert report(["--results", str(tmp_path), "--output", str(page)]) == 0
-    assert "by the user" in page.read_text(encoding="utf8")
+    assert interrupted in page.read_text(encoding="utf8")
     assert not list(tmp_path.glob(".unfinished-*"))
+    assert not list(temporary.glob("tape-vs-graph-*"))
     assert workers
     assert not any(alive(worker) for worker in workers)
 
@@ -127,6 +140,63 @@ def test_what_ctrl_c_leaves_open_does_not_change_how_a_run_ends(tmp_path):
     assert "Traceback" not in done.stderr
 
 
+BREAKS = """
+import pytest
+FIRST = []
+def pytest_collection_modifyitems(items):
+    def broken(job):
+        FIRST.append(job.cell)
+        raise OSError(24, "Too many open files")
+    items[0].module.measure_cell = broken
+def pytest_runtest_logreport(report):
+    if "PLUGIN" and report.failed:
+        raise ValueError("a plugin's mistake")
+def pytest_sessionfinish():
+    print("measured", len(FIRST), "cells")
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "plugin", "code", "interrupted"),
+    [
+        ([], "", exits.NOTHING_MEASURED, None),
+        (["-x"], "", exits.NOTHING_MEASURED, "by pytest: stopping after 1 failures"),
+        ([], "met", 3, "by an internal error of pytest"),
+    ],
+)
+def test_a_run_that_ends_early_names_every_row_that_it_did_not_come_to(tmp_path, arguments, plugin, code, interrupted):
+    """And a cell whose measuring fails as a whole costs its rows, with the reason, and is not tried again for each."""
+    (tmp_path / "breaks.py").write_text(BREAKS.replace("PLUGIN", plugin))
+    folder = tmp_path / "results"
+    command = suites(folder, "-s", "-p", "breaks", "-k", "(chain_tree or chain_wide) and dispatch", *arguments)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stdout + done.stderr
+    run = only_run(folder)
+    early = interrupted is not None
+    assert run["interrupted"] == interrupted
+    assert len(run["missing"]) == 4
+    found = [(row["extra_info"]["status"], row["extra_info"]["reason"]) for row in run["missing"]]
+    (failed, *rest), cells = found, 1 if early else 2
+    assert failed[0] == "failed"
+    assert failed[1].startswith("OSError: [Errno 24] Too many open files, at breaks.py:")
+    assert rest == [("not run", f"the run was interrupted {interrupted}") if early else failed] * 3
+    assert f"measured {cells} cells" in done.stdout
+
+
+def test_a_row_whose_test_ends_before_it_is_missing_with_a_reason(tmp_path):
+    (tmp_path / "breaks.py").write_text("def pytest_runtest_call(item):\n    raise ValueError('before its test')\n")
+    folder = tmp_path / "results"
+    command = suites(folder, "-p", "breaks", "-k", "chain_tree and dispatch and not eager")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == exits.NOTHING_MEASURED, done.stdout + done.stderr
+    run = only_run(folder)
+    (row,) = run["missing"]
+    assert (row["extra_info"]["status"], row["extra_info"]["reason"]) == ("not run", "its test ended without a row")
+    assert run["interrupted"] is None
+
+
 def test_a_run_that_is_killed_leaves_a_journal_from_which_it_is_recovered(tmp_path, capsys):
     process = start(tmp_path)
     journal = wait_for_rows(tmp_path, 2)
@@ -142,6 +212,11 @@ def test_a_run_that_is_killed_leaves_a_journal_from_which_it_is_recovered(tmp_pa
     assert "rows measured" in capsys.readouterr().out
     run = only_run(tmp_path)
     assert len(run["benchmarks"]) >= 2
+    assert len(run["benchmarks"]) + len(run["missing"]) == ROWS
+    assert {row["extra_info"]["status"] for row in run["missing"]} == {"not run"}
+    assert {row["extra_info"]["reason"] for row in run["missing"]} == {"the run was cut off"}
+    assert {row["group"].partition(":")[0] for row in run["missing"]} <= {"dispatch", "forward"}
+    assert not {"wanted", "cautions"} & run.keys()
     assert run["machine_info"]["environment"]["fingerprint"]
     assert "recovered from" in run["interrupted"]
     assert run["control"]["cells"] == len(run["control"]["rows"])
@@ -163,7 +238,7 @@ def small_disk(tmp_path) -> Iterator[Path]:
 
 
 def test_a_full_disk_keeps_the_run_elsewhere_and_says_where(small_disk, tmp_path):
-    (small_disk / "filler").write_bytes(b"x" * (40 << 10))
+    (small_disk / "filler").write_bytes(b"x" * (52 << 10))
     spare = tmp_path / "spare"
     spare.mkdir()
     command = suites(small_disk, "-k", "chain_tree or chain_wide")
@@ -172,6 +247,13 @@ def test_a_full_disk_keeps_the_run_elsewhere_and_says_where(small_disk, tmp_path
     )
     assert done.returncode == exits.UNWRITABLE_RESULTS, done.stdout
     assert "cannot be written: No space left on device; the run is kept in" in done.stdout
+    (journal,) = (
+        line for line in done.stdout.splitlines() if line.startswith("warning: the journal cannot be written")
+    )
+    assert journal.endswith("No space left on device; a run that is killed now loses its rows")
+    (again,) = (line for line in done.stdout.splitlines() if line.startswith("caution: the journal"))
+    assert "to its end" in again
+    assert done.stdout.index(journal) < done.stdout.index("tape vs graph") < done.stdout.index(again)
     assert "Traceback" not in done.stdout + done.stderr
     run = only_run(spare)
     assert len(run["benchmarks"]) == 4
@@ -200,7 +282,7 @@ def test_runs_stored_at_the_same_moment_get_numbers_of_their_own(tmp_path):
 
 
 def test_a_journal_whose_last_line_was_cut_off_gives_the_rows_before_it(tmp_path):
-    journal = Journal(tmp_path)
+    journal = Journal(tmp_path, pytest.fail)
     journal.write("header", {"machine_info": {"node": "x"}, "version": "5", "benchmarks": []})
     journal.write("benchmarks", {"name": "a"})
     journal.write("missing", {"name": "b"})
@@ -215,12 +297,27 @@ def test_a_journal_whose_last_line_was_cut_off_gives_the_rows_before_it(tmp_path
     assert run["control"] == {"cells": 1, "false_alarms": 0, "smallest_effect": pytest.approx(0.04), "rows": [row]}
 
 
+def test_wanted_rows_that_a_journal_has_nothing_of_are_missing(tmp_path):
+    journal = Journal(tmp_path, pytest.fail)
+    wanted = [{"name": name, "fullname": f"suites/{name}", "extra_info": {"status": "not run"}} for name in "abc"]
+    journal.write("header", {"machine_info": {}, "wanted": wanted})
+    failed = {**wanted[1], "extra_info": {"status": "failed"}}
+    journal.write("missing", failed)
+    journal.write("benchmarks", {"name": "a", "fullname": "suites/a"})
+    run = read_journal(journal.path)
+    assert [row["name"] for row in run["benchmarks"]] == ["a"]
+    assert run["missing"] == [failed, wanted[2]]
+    assert "wanted" not in run
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
         ('{"header": {}}\nnonsense\n{"missing": {}}\n', "journal.jsonl:2: found 'nonsense', expected one record"),
         ('{"rows": {}}\n{"missing": {}}\n', "journal.jsonl:1: found"),
         ('{"header": {}}\n{"control": {}}\n{"missing": {}}\n', "journal.jsonl:2: found"),
+        ('{"header": {"wanted": ["a"]}}\n{"missing": {}}\n', "journal.jsonl:1: found"),
+        ('{"header": {}}\n{"missing": ["a"]}\n{"missing": {}}\n', "journal.jsonl:2: found"),
         ("", "journal.jsonl: no header"),
     ],
 )
@@ -234,8 +331,30 @@ def test_what_is_no_journal_is_refused_with_its_line(tmp_path, text, told, capsy
     assert path.exists()
 
 
-def test_a_journal_that_cannot_be_written_is_told_once_and_stops_nothing(tmp_path):
-    journal = Journal(tmp_path / "nowhere")
+def test_a_journal_that_cannot_be_written_is_told_once_and_has_all_rows_when_it_can_be(tmp_path):
+    told: list[str] = []
+    journal = Journal(tmp_path / "later", told.append)
+    journal.write("header", {"machine_info": {}})
     journal.write("missing", {"name": "a"})
+    refused = f"{journal.path}: No such file or directory"
+    assert told == [f"the journal cannot be written: {refused}; a run that is killed now loses its rows"]
+    assert journal.fault == f"the journal could not be written 2 times, to its end: {refused}"
+    journal.path.parent.mkdir()
     journal.write("missing", {"name": "b"})
-    assert journal.fault == f"{journal.path}: No such file or directory"
+    assert journal.fault == f"the journal could not be written 2 times, then it was, with all rows: {refused}"
+    assert len(told) == 1
+    assert read_journal(journal.path)["missing"] == [{"name": "a"}, {"name": "b"}]
+
+
+def test_a_disk_that_takes_half_a_line_and_later_the_rest_has_whole_lines_alone(small_disk):
+    told: list[str] = []
+    journal = Journal(small_disk, told.append)
+    journal.write("header", {"machine_info": {}})
+    filler = small_disk / "filler"
+    filler.write_bytes(b"x" * (56 << 10))
+    journal.write("missing", {"name": "a", "text": "y" * (16 << 10)})
+    assert 0 < len(journal.path.read_bytes().splitlines()[-1]) < 16 << 10
+    filler.unlink()
+    journal.write("missing", {"name": "b"})
+    assert [row["name"] for row in read_journal(journal.path)["missing"]] == ["a", "b"]
+    assert len(told) == 1

@@ -89,6 +89,14 @@ def test_a_failing_worker_costs_its_row_and_no_other() -> None:
     assert len(rows["tape"].samples) == 3
 
 
+def test_a_judge_that_fails_costs_every_row_with_its_reason() -> None:
+    stand, rows = measured({"torch_eager": WorkerError("timed out", "no answer to 'stream' within 70 s")})
+    assert len(stand.asked) == 1
+    for row in rows.values():
+        assert (row.status, row.samples) == ("timed out", [])
+        assert row.reason == "no reference to hold it against: no answer to 'stream' within 70 s"
+
+
 def test_policies_share_the_graph_s_process() -> None:
     assert {contender(name).room for name in ("graph_exact", "graph_pad")} == {"graph"}
     assert contender("tape").room == ""

@@ -11,6 +11,7 @@ import torch
 from engines.graph import PIPELINE, Executable, Graph, differentiate, trace, verify
 from engines.graph.compile import run_passes
 from engines.graph.control import LOOPS, all_nodes
+from engines.graph.lower import compiler
 from engines.graph.lower.places import VIEWED
 from engines.graph.lower.written import LARGEST_PRODUCT, WRITTEN
 from engines.value import EngineError, Spec
@@ -126,6 +127,20 @@ def test_a_while_loop_in_c_stops_where_it_should_and_at_its_limit() -> None:
             torch.testing.assert_close(found, expected, rtol=1e-12, atol=0.0)
     with pytest.raises(EngineError, match=r"still holds after 40 trips, the limit, at test_whole.py"):
         compiled(torch.full((3,), 1e-30, dtype=torch.float64), torch.tensor(0))
+
+
+def test_a_loop_for_which_there_is_no_compiler_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    def model(ops: Any, s: dict[str, Any]) -> dict[str, Any]:
+        return {"y": ops.scan(lambda c, _: (c[None, 0] * 0.5 + s["x"], None), s["x"], length=3)[0]}
+
+    graph = run_passes(trace(model, {"x": Spec((3,), torch.float64, "cpu")}), PIPELINE, {})
+    (loop,) = (node for node in graph.nodes if node.op in LOOPS)
+    assert loop.attrs["whole"]
+    assert "regions_on_kernels" not in Executable.build(graph).counters()
+    compiler.say_once.cache_clear()
+    monkeypatch.setattr(compiler, "find_compiler", lambda: None)
+    with pytest.warns(RuntimeWarning, match="fused regions run as single kernels"):
+        assert Executable.build(graph).counters()["regions_on_kernels"] >= 1
 
 
 def test_large_products_stay_with_blas() -> None:

@@ -72,7 +72,7 @@ class Compiled:
         self._open = {place for each in varying for place in each.places} if self._is_symbolic else set()
         self.phases = {} if phases is None else phases
         self.executables: Cache[Executable | SymbolicExecutable] = Cache(self._policy.capacity)
-        self._useful_elements = self._padded_elements = 0
+        self._useful_elements = self._padded_elements = self._regions_on_kernels = 0
 
     @property
     def _is_symbolic(self) -> bool:
@@ -80,8 +80,12 @@ class Compiled:
 
     @property
     def counters(self) -> dict[str, int]:
-        """Executables made, found and dropped, those held now, and the elements of varying entries, padding apart."""
+        """Executables made, found and dropped, those held now, and the elements of varying entries, padding apart.
+
+        With them `regions_on_kernels` of all that were made, if there are any.
+        """
         cache = self.executables
+        lost = {"regions_on_kernels": self._regions_on_kernels} if self._regions_on_kernels else {}
         return {
             "compilations": cache.made,
             "hits": cache.hits,
@@ -89,6 +93,7 @@ class Compiled:
             "executables": len(cache),
             "useful_elements": self._useful_elements,
             "padded_elements": self._padded_elements,
+            **lost,
         }
 
     def __call__(self, parameters: Tensors, batch: Tensors, key: torch.Tensor | None) -> dict[str, torch.Tensor]:
@@ -139,6 +144,7 @@ class Compiled:
             build=self._build,
             phases=self.phases,
         )
+        self._regions_on_kernels += executable.regions_on_kernels
         if self._policy.masks:
             self._check_masks(executable.graph)
         return executable

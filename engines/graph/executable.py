@@ -20,7 +20,7 @@ import torch
 
 from engines.graph.checked import checked
 from engines.graph.control import all_nodes, map_bodies
-from engines.graph.fused import inline
+from engines.graph.fused import FUSED, inline
 from engines.graph.ir import Graph
 from engines.graph.lifetimes import Memory
 from engines.graph.lower.aten import Run, slots
@@ -66,13 +66,26 @@ def regions_of(graph: Graph) -> tuple[Mapping[Any, Function], str]:
     return on_gpu(graph) if device_of(graph).type == "cuda" else native(graph)
 
 
-class Executable:
-    """A callable made from a graph. `source` is the Python text that runs, `code` the C or Triton that it calls."""
+def left_to_kernels(graph: Graph, functions: Mapping[Any, Function], code: str) -> int:
+    """How many regions and whole loops run on the kernels because nothing would compile their code."""
+    if functions or not code:
+        return 0
+    return sum(node.op is FUSED or bool(node.attrs.get("whole")) for node in all_nodes(graph))
 
-    def __init__(self, graph: Graph, lowered: Lowered, run: Run, code: str = "") -> None:
+
+class Executable:
+    """A callable made from a graph. `source` is the Python text that runs, `code` the C or Triton that it calls.
+
+    `regions_on_kernels` is how many regions would run as `code`, had that been compiled.
+    """
+
+    def __init__(
+        self, graph: Graph, lowered: Lowered, run: Run, code: str = "", *, regions_on_kernels: int = 0
+    ) -> None:
         self.graph = graph
         self.source = "\n\n".join(lowered.sources)
         self.code = code
+        self.regions_on_kernels = regions_on_kernels
         self._lowered = lowered
         self._captured: Captured | None = None
         self._looks_at_values = False
@@ -95,7 +108,7 @@ class Executable:
         if graph.plan is not None:
             runs = plan_memory(runs)  # which has other nodes where no C stands for a region
         run = lowered.add(runs)
-        executable = cls(graph, lowered, run, code)
+        executable = cls(graph, lowered, run, code, regions_on_kernels=left_to_kernels(graph, functions, code))
         executable._runs = runs
         executable.frames = Frames(slots(runs), 0 if runs.plan is None else runs.plan.arena_bytes)
         executable._needs_guard = not all(node.attrs.get("body") in functions for node in all_nodes(graph))
@@ -131,21 +144,23 @@ class Executable:
                 self._captured.capture(*inputs)
 
     def counters(self) -> dict[str, int]:
-        """Exact facts of a call's memory, in bytes or as a number of results.
+        """Exact facts of a call's memory, in bytes or as a number of results; `regions_on_kernels`, if there are any.
 
         `bound_bytes` is the largest sum of values alive at once, `planned_bytes` what the plan needs, `arena_bytes` how
         much of that is kept from call to call; `own_results` get memory of their own at each call. A CUDA graph keeps
         all that it works in; torch's allocator counts `arena_kept_bytes` of it as in use between calls.
         """
         memory, plan = Memory.of(self._runs), self._runs.plan
+        lost = {"regions_on_kernels": self.regions_on_kernels} if self.regions_on_kernels else {}
         if plan is None:
             captured = {} if self._captured is None else self._captured.memory()
-            return {"bound_bytes": memory.peak_bytes, "own_results": len(memory.lives), **captured}
+            return {"bound_bytes": memory.peak_bytes, "own_results": len(memory.lives), **captured, **lost}
         return {
             "bound_bytes": memory.peak_bytes,
             "planned_bytes": plan.peak_bytes,
             "arena_bytes": plan.arena_bytes,
             "own_results": len(memory.lives.keys() - plan.places.keys()),
+            **lost,
         }
 
     def __call__(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:

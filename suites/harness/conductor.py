@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from suites.harness.agreement import EAGER
-from suites.harness.caches import variables
+from suites.harness.caches import temporary, variables
 from suites.harness.contender import Contender
 from suites.harness.forkserver import FIXED, Forked, ForkServer, end_of
 from suites.harness.protocol import VERSION, WorkerError, decode, encode
@@ -135,17 +135,18 @@ class Worker:
         self._note(began, self.pid, "start", "answered")
 
     def _spawn(self) -> None:
-        requests, self._write = os.pipe()
-        self._read, answers = os.pipe()
-        with self._errors().open("wb") as errors:
-            try:
-                self._process = self._server.fork(
-                    requests, answers, errors.fileno(), self._variables, self._limits.start_seconds
-                )
-            finally:
-                os.close(requests)
-                os.close(answers)
         self._unread = b""
+        with ExitStack() as theirs:
+            try:
+                requests, self._write = os.pipe()
+                theirs.callback(os.close, requests)
+                self._read, answers = os.pipe()
+                theirs.callback(os.close, answers)
+                errors = theirs.enter_context(self._errors().open("wb")).fileno()
+                limit_seconds = self._limits.start_seconds
+                self._process = self._server.fork(requests, answers, errors, self._variables, limit_seconds)
+            except OSError as error:  # such as too many open files, or a full disk
+                raise WorkerError("failed", f"cannot start a worker: {error.strerror}") from None
 
     def _line(self, do: str, limit_seconds: float) -> bytes:
         """The next line from the worker. Raises WorkerError where none comes."""
@@ -265,7 +266,10 @@ class Conductor:
         python = contender.python
         if python not in self._servers:
             self._servers[python] = ForkServer(python, self.folder, self._modules)
-        return Worker(contender, self._servers[python], self.folder, self.limits, self.log, variables)
+        files = self.folder / "tmp"
+        files.mkdir(exist_ok=True)
+        own = {**temporary(files), **variables}
+        return Worker(contender, self._servers[python], self.folder, self.limits, self.log, own)
 
     @property
     def judge(self) -> Worker:
@@ -276,7 +280,7 @@ class Conductor:
 
     @property
     def folder(self) -> Path:
-        """A folder for the session's arrays and errors."""
+        """A folder for the session's arrays and errors, and its workers' temporary files."""
         if self._folder is None:
             self._folder = Path(tempfile.mkdtemp(prefix="tape-vs-graph-"))
         return self._folder

@@ -2,7 +2,7 @@
 
     server = ForkServer(sys.executable, folder)
     process = server.fork(requests, answers, errors, {"XDG_CACHE_HOME": "/tmp/empty"}, limit_seconds=120.0)
-    process.kill()
+    process.kill()                                  # and all that it has started
     process.wait()                                  # -9, as from `subprocess.Popen`
 
 Loading torch and engines takes seconds, and a session has hundreds of workers. A fork has all loaded and nothing used:
@@ -28,6 +28,8 @@ import platform
 import signal
 import socket
 import subprocess
+import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -158,10 +160,13 @@ class Forked:
     status: int | None = None
 
     def kill(self) -> None:
-        """End it, if it has not ended."""
+        """End it, if it has not ended, and what it has started, such as a compiler."""
         if self.status is None and self.server.has(self):
-            with suppress(ProcessLookupError):  # the server may have died, and it with it
-                os.kill(self.pid, signal.SIGKILL)
+            try:
+                os.killpg(self.pid, signal.SIGKILL)
+            except ProcessLookupError:  # it leads no group yet, or has died with its server
+                with suppress(ProcessLookupError):
+                    os.kill(self.pid, signal.SIGKILL)
 
     def wait(self) -> int:
         """Wait for its end: its exit status, or minus the signal that killed it."""
@@ -198,8 +203,7 @@ def forked(channel: socket.socket) -> tuple[int, int]:
             raise SystemExit(0)  # the conductor has gone
         asked = json.loads(line)
         if "wait" in asked:
-            _, status = os.waitpid(asked["wait"], 0)
-            answer: dict[str, Any] = {"status": os.waitstatus_to_exitcode(status)}
+            answer: dict[str, Any] = {"status": _end_of_all(asked["wait"])}
         else:
             try:
                 pid = os.fork()
@@ -215,6 +219,16 @@ def forked(channel: socket.socket) -> tuple[int, int]:
         channel.sendall(encode(answer))
 
 
+def _end_of_all(pid: int) -> int:
+    """Wait for a worker's end, and end what it has left running; how it ended."""
+    if sys.platform != "darwin":  # which has no way to wait and leave the number in use
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        with suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)
+    _, status = os.waitpid(pid, 0)
+    return os.waitstatus_to_exitcode(status)
+
+
 def _settled(files: list[int], variables: Mapping[str, str]) -> tuple[int, int]:
     """Make this new process a worker of its own."""
     requests, answers, errors = files
@@ -224,6 +238,7 @@ def _settled(files: list[int], variables: Mapping[str, str]) -> tuple[int, int]:
     os.dup2(errors, 2)
     os.close(errors)
     os.environ |= variables
+    tempfile.tempdir = None  # which is asked of the variables once, and perhaps was before the fork
     return requests, answers
 
 

@@ -144,6 +144,8 @@ def _identity(job: Measuring, arm: Arm) -> dict[str, Any]:
 def _prepare(job: Measuring, arm: Arm) -> None:
     found = arm.worker.ask("prepare", **_identity(job, arm))
     arm.sample_seconds = found["seconds"]
+    if found["warnings"]:  # such as that no C compiler works, and the kernels are timed in its code's stead
+        arm.row.notes["prepare"] = "; ".join(found["warnings"])
     if not arm.row.launches:  # of the first launch: what compilers keep on disk may be there for the others
         arm.row.style, arm.row.phases = found["style"], found["phases"]
         arm.row.phases_check = closing(found["phases"], found["seconds"])
@@ -328,13 +330,15 @@ def _stop(arms: Sequence[Arm], facts: dict[str, Any]) -> None:
 
 
 def _split(job: Measuring, arm: Arm) -> None:
-    found = arm.worker.ask("split")
-    if found is not None:
-        arm.row.split, arm.row.split_check = found, closing(found, median(arm.row.samples))
+    with arm.row.at_a_note_s_cost("split"):  # the samples are there: what fails now takes none of them back
+        found = arm.worker.ask("split")
+        if found is not None:
+            arm.row.split, arm.row.split_check = found, closing(found, median(arm.row.samples))
 
 
 def _counters(job: Measuring, arm: Arm) -> None:
-    arm.row.counters = arm.worker.ask("counters")
+    with arm.row.at_a_note_s_cost("counters"):
+        arm.row.counters = arm.worker.ask("counters")
     if arm.preparations:
         totals = sorted(arm.preparations, key=lambda one: float(one["total_seconds"]))
         typical = totals[len(totals) // 2]  # medians phase by phase would not add up

@@ -4,7 +4,7 @@ A worker greets first, then answers each request in turn:
 
     <- {"id": 0, "hello": 1, "pid": 4711, "python": "3.11.7", "torch": "2.13.0", ...}
     -> {"id": 1, "do": "prepare", "cell": {...}, "contender": {...}}
-    <- {"id": 1, "answer": {"style": "dynamic", "phases": {...}, "seconds": 0.004}}
+    <- {"id": 1, "answer": {"style": "dynamic", "phases": {...}, "seconds": 0.004, ...}}
     -> {"id": 2, "do": "sample", "calls": 25}
     <- {"id": 2, "answer": {"seconds": 0.00081, ...}}
     <- {"id": 2, "refused": "failed", "reason": "ValueError: ..."}        # instead, where the engine did not manage
@@ -12,7 +12,7 @@ A worker greets first, then answers each request in turn:
 Requests, in the order in which a cell asks for them (`worker.py` has one method for each):
 
     start        settings of this process: the arrays' folder, a limit on memory, threads
-    prepare      make the cell's engine and program; phases, total, style
+    prepare      make the cell's engine and program; phases, total, style, warnings
     prepare_cold the same with the first call, asked of a fresh process only; phases and total
     results      run it once; loss, gradients, parameters go into a file of arrays
     judge        hold such a file against the float64 reference

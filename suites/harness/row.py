@@ -24,7 +24,8 @@ class Row:
 
     `launches` says how many of them each launch took; it is empty where samples are not of rounds. `positions` says in
     which place of each round the engine came; `device_samples` and `every_samples` are a GPU's own time and the host's
-    with a synchronisation every few calls, of the same rounds.
+    with a synchronisation every few calls, of the same rounds. `notes` say, by the name of a stage, what a measured row
+    lacks and why, or what an engine warned of.
     """
 
     engine: str
@@ -53,6 +54,7 @@ class Row:
     ratios: list[dict[str, Any]] = field(default_factory=list)
     control: dict[str, Any] | None = None
     formulation: str = ""
+    notes: dict[str, str] = field(default_factory=dict)
 
     def refuse(self, status: Status, reason: str) -> None:
         """This row will have no time, for this reason."""
@@ -74,6 +76,14 @@ class Row:
             yield
         except WorkerError as fault:
             self.refuse(fault.status, fault.reason)
+
+    @contextmanager
+    def at_a_note_s_cost(self, stage: str) -> Iterator[None]:
+        """Within, what becomes of a worker costs what this stage finds, of which nothing else hangs, and is noted."""
+        try:
+            yield
+        except WorkerError as fault:
+            self.notes[stage] = f"{fault.status}: {fault.reason}"
 
     def _every(self) -> dict[str, Any] | None:
         if not self.every_samples:
@@ -113,6 +123,7 @@ class Row:
             "agreement": asdict(self.agreement),
             "learning": self.learning,
             "stream": self.stream,
+            "notes": self.notes,
         }
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from suites.harness.cautions import Caution, Sampled
@@ -19,6 +21,8 @@ from suites.harness.statistics import FEWEST_LAUNCHES, control_facts
 from suites.harness.store import Journal
 from suites.harness.watch import Watch
 
+BY_THE_USER = "by the user"
+
 
 class Wanted(NamedTuple):
     """A row that was asked for: one test."""
@@ -31,7 +35,7 @@ class Wanted(NamedTuple):
 
 @dataclass
 class Session:
-    """A cell is measured when its first row is asked for, for all its engines at once, and remembered.
+    """A cell is measured when its first row is asked for, for all its engines at once, and remembered, failed or not.
 
     `benchmarks`, `missing` and `controls` are what will be stored; every row goes into the journal at once.
     """
@@ -47,6 +51,7 @@ class Session:
     controls: list[dict[str, Any]] = field(default_factory=list)
     cautions: tuple[Caution, ...] = ()
     wrong: int = 0
+    interrupted: str = BY_THE_USER  # by what, if at all
     _rows: dict[Cell, Mapping[str, Row]] = field(default_factory=dict)
 
     def row(self, cell: Cell, contender: Contender, how: Measure) -> Row:
@@ -57,6 +62,8 @@ class Session:
             self.conductor.note(BEGUN, group_of(cell))
             try:
                 self._rows[cell] = how(job)
+            except Exception as error:  # of our own making, or the machine's: the other cells can still be measured
+                self._rows[cell] = _all_failed(job, error)
             finally:
                 self.conductor.end_workers()
             self.conductor.note(ENDED, group_of(cell))
@@ -79,7 +86,7 @@ class Session:
 
     def miss(self, name: str, fullname: str, cell: Cell, info: dict[str, Any]) -> None:
         """Keep a row that has no number."""
-        self.missing.append({"name": name, "fullname": fullname, "group": group_of(cell), "extra_info": info})
+        self.missing.append(_without_number(name, fullname, cell, info))
         self.wrong += info["status"] == "wrong"
         self._note("missing", self.missing[-1])
 
@@ -90,11 +97,13 @@ class Session:
     def miss_the_rest(self, reason: str) -> None:
         """Name every wanted row that the run did not come to."""
         seen = {record["fullname"] for record in (*self.benchmarks, *self.missing)}
-        for name, fullname, cell, contender in self.wanted:
-            if fullname not in seen:
-                row = Row(contender.name, formulation=contender.formulation)
-                row.refuse("not run", reason)
-                self.miss(name, fullname, cell, row.extra_info(cell))
+        for wanted in self.wanted:
+            if wanted.fullname not in seen:
+                self.miss(wanted.name, wanted.fullname, wanted.cell, _not_run(wanted, reason))
+
+    def not_run(self, reason: str) -> list[dict[str, Any]]:
+        """Every wanted row as it would be stored, had the run come to none."""
+        return [_without_number(one.name, one.fullname, one.cell, _not_run(one, reason)) for one in self.wanted]
 
     def facts(self) -> dict[str, Any]:
         """What is stored beside the rows that have a number."""
@@ -115,6 +124,26 @@ class Session:
             for name, info in by_cell.items()
             if info["stopped"] is not None and info["stopped"]["why"] == "budget" and info["stopped"]["width"]
         ]
+
+
+def _all_failed(job: Measuring, error: Exception) -> dict[str, Row]:
+    """Rows of a cell whose measuring failed as a whole, each with the reason."""
+    *_, place = traceback.extract_tb(error.__traceback__)
+    said = str(error).strip().splitlines() or ["no message"]
+    rows = {who.name: Row(who.name, formulation=who.formulation) for who in job.contenders}
+    for row in rows.values():
+        row.refuse("failed", f"{type(error).__name__}: {said[0]}, at {Path(place.filename).name}:{place.lineno}")
+    return rows
+
+
+def _not_run(wanted: Wanted, reason: str) -> dict[str, Any]:
+    row = Row(wanted.contender.name, formulation=wanted.contender.formulation)
+    row.refuse("not run", reason)
+    return row.extra_info(wanted.cell)
+
+
+def _without_number(name: str, fullname: str, cell: Cell, info: dict[str, Any]) -> dict[str, Any]:
+    return {"name": name, "fullname": fullname, "group": group_of(cell), "extra_info": info}
 
 
 def group_of(cell: Cell) -> str:

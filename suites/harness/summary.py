@@ -8,7 +8,7 @@ from suites.harness.session import Session
 from suites.harness.statistics import FEWEST_LAUNCHES
 
 MOST_TOLD = 12
-"""Rows without a number that are told one by one."""
+"""Rows without a number that are told one by one, and notes of those that have one."""
 
 
 def summary(session: Session) -> Iterator[str]:
@@ -29,11 +29,21 @@ def summary(session: Session) -> Iterator[str]:
         )
     for caution in session.cautions:
         yield f"caution: {caution}"
+    yield from _noted(session)
     for record in missing[:MOST_TOLD]:
         info = record["extra_info"]
         yield f"  {info['status']}: {record['name']}: {info['reason']}"
     if len(missing) > MOST_TOLD:
         yield f"  and {len(missing) - MOST_TOLD} more; all stand in the stored run"
+
+
+def _noted(session: Session) -> Iterator[str]:
+    """What rows that have a number say besides."""
+    notes = [(row["name"], *note) for row in session.benchmarks for note in row["extra_info"]["notes"].items()]
+    for name, stage, note in notes[:MOST_TOLD]:
+        yield f"  note: {name}: {stage}: {note}"
+    if len(notes) > MOST_TOLD:
+        yield f"  and {len(notes) - MOST_TOLD} more notes; all stand in the stored run"
 
 
 def _expected(session: Session) -> str:

@@ -15,6 +15,7 @@ import resource
 import socket
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -46,6 +47,7 @@ Handler = Callable[["Worker", Given], Answer | None]
 
 SPLIT_CALLS = 5
 LEAD_SECONDS = 0.002
+MOST_WARNINGS = 4
 NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 """How torch's allocators say that there is none left."""
 
@@ -102,19 +104,20 @@ class Worker:
         return {"allocator": keep_freed_memory(), "threads": torch.get_num_threads()}
 
     def prepare(self, given: Given) -> Answer:
-        """Make the engine and its program; what that took, by phase."""
+        """Make the engine and its program; what that took, by phase, and what was warned of."""
         cell, contender, engine = _identity(given)
         if contender.collector:
             gc.unfreeze()  # where its cost is measured, it goes through all that a user's would
         task = cell.task()
         wake(cell.device)
-        start = time.perf_counter()
-        program = engine.prepare(task)
-        synchronize(cell.device)
-        total = time.perf_counter() - start
+        with warnings.catch_warnings(record=True) as said:
+            start = time.perf_counter()
+            program = engine.prepare(task)
+            synchronize(cell.device)
+            total = time.perf_counter() - start
         ready = self._ready[self.guest] = Ready(cell, contender, task, engine, program, lambda: None)
         ready.call = _call_of(ready)
-        return {"style": engine.style, "phases": dict(program.phases), "seconds": total}
+        return {"style": engine.style, "phases": dict(program.phases), "seconds": total, "warnings": _told(said)}
 
     def prepare_cold(self, given: Given) -> Answer:
         """Get ready and make the first call; this process must be fresh."""
@@ -250,6 +253,12 @@ def prepare_and_run(task: Task, engine: Engine) -> Preparation:
 def _identity(given: Given) -> tuple[Cell, Contender, Engine]:
     cell, contender = cell_from(given["cell"]), Contender(**given["contender"])
     return cell, contender, contender.load(cell)
+
+
+def _told(said: Iterable[warnings.WarningMessage]) -> list[str]:
+    """The first warnings, each once and as one line."""
+    lines = (f"{one.category.__name__}: {(str(one.message).strip().splitlines() or [''])[0]}" for one in said)
+    return list(dict.fromkeys(lines))[:MOST_WARNINGS]
 
 
 def _call_of(ready: Ready) -> Callable[[], object]:

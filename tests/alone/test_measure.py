@@ -141,6 +141,39 @@ def test_what_an_engine_does_wrong_costs_its_row_and_no_other(conductor, name, s
     assert rows["3 ms"].control is not None
 
 
+@pytest.mark.parametrize(
+    ("name", "notes"),
+    [
+        (
+            "killed in split",
+            {"split": "crashed: worker killed by SIGKILL at 'split'", "counters": "failed: RuntimeError"},
+        ),
+        ("fails in split", {"split": "failed: ValueError: broken in a round"}),
+        ("uncountable", {"counters": "failed: ValueError: nobody counts"}),
+    ],
+)
+def test_what_fails_after_all_samples_costs_what_it_would_have_found_and_is_noted(conductor, name, notes):
+    rows = rows_of(conductor, ["right", name], effort=replace(BRIEF, max_rounds=12, seconds_per_engine=0.1))
+    row = rows[name]
+    assert row.status == "measured"
+    assert len(row.samples) == len(rows["right"].samples) >= BRIEF.min_rounds
+    assert ratio(rows, name, "right")["rounds"] == len(row.samples)
+    assert row.notes.keys() == notes.keys()
+    for stage, said in notes.items():
+        assert row.notes[stage].startswith(said)
+    assert row.split is None or "split" not in notes
+    assert row.extra_info(CELL)["notes"] == row.notes
+    assert rows["right"].notes == {}
+    assert list(rows["right"].split) == ["forward", "backward"]
+
+
+def test_what_an_engine_warns_of_while_it_gets_ready_is_noted(conductor):
+    rows = rows_of(conductor, ["right", "warns"], replace(CELL, rounds=2), replace(BRIEF, warm_up_seconds=0.0))
+    assert rows["warns"].status == "measured"
+    assert rows["warns"].notes == {"prepare": "RuntimeWarning: no compiler"}
+    assert rows["right"].notes == {}
+
+
 def test_a_worker_that_died_is_started_again_for_the_next_cell(conductor):
     killed = Contender("mortal", "killed", LOADER)
     first = rows_of(conductor, ["right", killed])

@@ -97,6 +97,18 @@ def test_the_summary_says_what_an_interval_is_worth_and_what_measuring_cost(effo
     assert cost == "own cost: 6.7 % of the time of rounds, 1.00 s a cell, 1.00 s in step: one"
 
 
+def test_the_summary_says_what_measured_rows_lack():
+    session = Session(EFFORTS["quick"], Progress(1, None), Conductor())
+    notes = {"split": "crashed: worker killed by SIGKILL at 'split'"}
+    row = {"name": "test_step[a]", "group": "step: a", "extra_info": {"notes": notes}}
+    session.benchmarks = [{**row, "extra_info": {"notes": {}}}, *[row] * 13]
+    told = [line for line in summary(session) if "note" in line]
+    assert told == [
+        *["  note: test_step[a]: split: crashed: worker killed by SIGKILL at 'split'"] * 12,
+        "  and 1 more notes; all stand in the stored run",
+    ]
+
+
 def test_only_cells_that_ended_with_the_budget_say_how_wide_their_intervals_are():
     def row(group: str, why: str, launches: list[int]) -> dict[str, object]:
         stopped = {"why": why, "rounds": sum(launches), "width": 0.03, "wanted": 0.02}

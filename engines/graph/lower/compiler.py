@@ -30,7 +30,9 @@ FLAGS = (
 )
 """No -ffast-math: NaN, infinities and signed zeros keep their meaning, and sums their order unless asked otherwise."""
 
-LIMIT_SECONDS = 300
+LIMIT_SECONDS = 150
+"""Far less than whoever waits for an engine may wait, since a graph's choices are compiled before it is; the kernels
+are there. It is spent but once on a source: one that takes too long is not tried again."""
 
 
 def load(source: str) -> ctypes.CDLL | None:
@@ -50,8 +52,9 @@ def load(source: str) -> ctypes.CDLL | None:
             subprocess.SubprocessError,
         ) as error:  # a file in the cache may be damaged: once more without it
             path.unlink(missing_ok=True)
-            if attempt:
+            if attempt or isinstance(error, subprocess.TimeoutExpired):
                 say_once(f"{compiler} failed: {_reason(error)}: fused regions run as single kernels")
+                break
     return None
 
 
