@@ -109,6 +109,24 @@ def test_ctrl_c_keeps_what_was_measured_and_names_what_was_not(tmp_path, monkeyp
     assert not any(alive(worker) for worker in workers)
 
 
+HANDLED = """
+import signal, sys, pytest
+class Look:
+    def pytest_collection_finish(self):
+        print("within:", signal.getsignal(signal.SIGTERM) != signal.SIG_DFL)
+pytest.main(sys.argv[3:], plugins=[Look()])
+print("after:", signal.getsignal(signal.SIGTERM) != signal.SIG_DFL)
+"""
+
+
+def test_sigterm_is_handled_within_a_run_alone(tmp_path):
+    python, *rest = suites(tmp_path, "--collect-only", "-s")
+    command = [python, "-c", HANDLED, *rest]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    assert "within: True" in done.stdout, done.stdout + done.stderr
+    assert "after: False" in done.stdout
+
+
 def test_a_run_that_is_interrupted_before_its_first_row_stores_nothing(tmp_path):
     process = start(tmp_path)
     end = time.monotonic() + 60
