@@ -77,7 +77,7 @@ def read_run(file: Path) -> Run:
         records=tuple(record for _, record in measured + gaps),
         control=root.maybe("control", lambda control: read_control(control, _cell)),
         overhead=root.maybe("overhead", read_overhead),
-        cautions=root.maybe("cautions", read_cautions) or (),
+        cautions=root.maybe("cautions", read_cautions),
         interrupted=_text(root, "interrupted"),
     )
 

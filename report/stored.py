@@ -247,7 +247,8 @@ class Overhead:
 class Run:
     """One stored file: where, when and from which commit its records come. `environment` holds plain JSON values.
 
-    `interrupted` says why a run ended early, where it did.
+    `interrupted` says why a run ended early, where it did. `cautions` is None where the file does not say: a run
+    recovered from its journal never got as far as to look.
     """
 
     file: str
@@ -262,5 +263,5 @@ class Run:
     records: tuple[Record, ...]
     control: Control | None
     overhead: Overhead | None
-    cautions: tuple[Caution, ...]
+    cautions: tuple[Caution, ...] | None
     interrupted: str | None

@@ -66,13 +66,16 @@ def control(results: Results, labels: Labels) -> Remark:
 def cautions(results: Results, _: Labels) -> Remark:
     """What the runs warn of, with what was seen and what to do."""
     subject = "Was anything in the way?"
-    if not _stores(results):
+    silent = [mark for mark, run in _marked(results) if run.cautions is None]
+    if len(silent) == len(results.runs):
         return Remark(subject, NOT_STORED, "unknown", "These files do not say what else the machine was doing.")
-    found = [f"{mark}{it.kind}: {it.seen}. {it.advice}" for mark, run in _marked(results) for it in run.cautions]
-    if not found:
-        return Remark(subject, "no", "good", "The runs give no caution about load, throttling, swapping or build.")
-    sentence = f"The runs give {units.plural(len(found), 'caution')}; what was seen, and what to do:"
-    return Remark(subject, "yes", "bad", sentence, tuple(found))
+    rest = f" {listed([mark.strip() for mark in silent])} did not store whether anything was." if silent else ""
+    found = [f"{mark}{it.kind}: {it.seen}. {it.advice}" for mark, run in _marked(results) for it in run.cautions or ()]
+    if found:
+        sentence = f"The runs give {units.plural(len(found), 'caution')}.{rest} What was seen, and what to do:"
+        return Remark(subject, "yes", "bad", sentence, tuple(found))
+    word, tone = (NOT_STORED, "unknown") if silent else ("no", "good")
+    return Remark(subject, word, tone, f"The runs give no caution about load, throttling, swapping or build.{rest}")
 
 
 def rounds(results: Results, labels: Labels) -> Remark:
@@ -162,13 +165,16 @@ def _own(it: Overhead, share: float) -> str:
 
 
 def interruptions(results: Results) -> list[str]:
-    """For each run that ended early, why, and how many of its rows never ran."""
-    found = []
-    for mark, run in _marked(results):
-        if run.interrupted:
-            lost = sum(row.status == "not run" for row in run.records)
-            found.append(f"{mark}{run.interrupted.rstrip('.')}. {units.plural(lost, 'row')} never ran.")
-    return found
+    """For each run that ended early, why, and how many of its rows never ran, where it lists them."""
+    ended = [(mark, run.interrupted.rstrip("."), run) for mark, run in _marked(results) if run.interrupted]
+    return [f"{mark}{why}. {_never_ran(run)}" for mark, why, run in ended]
+
+
+def _never_ran(run: Run) -> str:
+    lost = sum(row.status == "not run" for row in run.records)
+    if not lost:  # a run that was killed could not list what was still to come
+        return "It lists no row that never ran: which rows were still to come, if any, is not known."
+    return f"{units.plural(lost, 'row')} never ran."
 
 
 REMARKS: tuple[Callable[[Results, Labels], Remark], ...] = (control, cautions, rounds, warm_ups, sums, overhead)
@@ -177,10 +183,6 @@ REMARKS: tuple[Callable[[Results, Labels], Remark], ...] = (control, cautions, r
 def _marked(results: Results) -> list[tuple[str, Run]]:
     several = len(results.runs) > 1
     return [(f"[{place}] " if several else "", run) for place, run in enumerate(results.runs, 1)]
-
-
-def _stores(results: Results) -> bool:
-    return any(row.schema > 1 for row in results.records) or any(run.cautions for run in results.runs)
 
 
 def _expected(control: Control) -> Iterator[str]:

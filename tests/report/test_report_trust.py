@@ -77,7 +77,26 @@ def test_cautions_say_what_was_seen_and_what_to_do(second_run: Json, results_of:
     assert (remark.word, remark.tone) == ("yes", "bad")
     assert "other load: load 1.9 on 2 cores. Stop other programs." in remark.details
     second_run["cautions"] = []
-    assert said(results_of(second_run))["way?"].word == "no"
+    assert (said(results_of(second_run))["way?"].word, said(results_of(second_run))["way?"].tone) == ("no", "good")
+
+
+def test_a_run_that_stores_no_cautions_gives_no_all_clear(second_run: Json, results_of: Read) -> None:
+    recovered = {key: value for key, value in second_run.items() if key != "cautions"}
+    remark = said(results_of(recovered))["way?"]
+    assert (remark.word, remark.tone) == ("not stored", "unknown")
+    calm = said(results_of(second_run | {"cautions": []}, recovered))["way?"]
+    assert (calm.word, calm.tone) == ("not stored", "unknown")
+    assert calm.sentence.endswith("build. [2] did not store whether anything was.")
+    warned = said(results_of(recovered, second_run))["way?"]
+    assert (warned.word, warned.tone) == ("yes", "bad")
+    assert plain(warned.sentence).startswith("The runs give 2 cautions. [1] did not store whether anything was.")
+
+
+def test_a_run_that_was_cut_off_may_not_know_what_was_still_to_come(second_run: Json, results_of: Read) -> None:
+    second_run["missing"] = [row for row in second_run["missing"] if row["extra_info"]["status"] != "not run"]
+    assert interruptions(results_of(second_run)) == [
+        "Ctrl-C after 310 s. It lists no row that never ran: which rows were still to come, if any, is not known."
+    ]
 
 
 def test_the_end_of_rounds_is_counted_by_cell(second_results: Results) -> None:
