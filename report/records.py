@@ -112,7 +112,7 @@ def _record(row: Field, *, measured: bool) -> tuple[Field, Record]:
         first_call_seconds=extra.maybe("first_call_seconds", Field.not_negative),
         warm_up=extra.maybe("warm_up", read_warm_up),
         stopped=extra.maybe("stopped", read_stopped),
-        launches=tuple(rounds.whole(1) for rounds in extra.maybe("launches", Field.items) or []),
+        launches=_launches(extra, len(samples)),
         positions=tuple(position.whole() for position in extra.maybe("positions", Field.items) or []),
         device_seconds=extra.maybe("device_seconds", times) or (),
         every=extra.maybe("every", read_sparse),
@@ -122,6 +122,13 @@ def _record(row: Field, *, measured: bool) -> tuple[Field, Record]:
         interval=extra.maybe("interval", read_interval),
     )
     return row, record
+
+
+def _launches(extra: Field, samples: int) -> tuple[int, ...]:
+    found = tuple(rounds.whole(1) for rounds in extra.maybe("launches", Field.items) or [])
+    if found and sum(found) != samples:
+        extra["launches"].fail(f"as many rounds in all as there are samples, which is {samples}")
+    return found
 
 
 def _schema(extra: Field) -> int:

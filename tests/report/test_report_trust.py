@@ -146,13 +146,13 @@ def test_missing_rows_stand_once_for_each_reason(second_results: Results) -> Non
 def test_break_even_is_told_cold_and_warm_with_intervals(second_results: Results) -> None:
     found = {(it.cell.workload, it.cell.start): it.result for it in repayments(second_results) if it.engine == "graph"}
     cold, warm = found["mlp", "cold"], found["mlp", "warm"]
-    assert cold.steps == pytest.approx(4 * warm.steps)
+    assert cold.steps - 1 == pytest.approx(4 * (warm.steps - 1))  # getting ready holds the first step
     for result in (cold, warm):
         assert result.low is not None
         assert result.high is not None
         assert result.low < result.steps < result.high
     answer = next(it for it in verdict(second_results, Labels.of(second_results.records)) if it.anchor == "break-even")
-    assert "mlp, cpu, batch 64, cold: after 1 770 steps [" in plain(answer.sentence)
+    assert "mlp, cpu, batch 64, cold: after 1 840 steps [1 490, 2 000]; " in plain(answer.sentence)
 
 
 def test_break_even_may_be_never(second_run: Json, results_of: Read) -> None:

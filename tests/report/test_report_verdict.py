@@ -117,21 +117,41 @@ def test_the_interface_cost_stands_in_the_small_print(run: Json, results_of: Rea
     )
 
 
-def break_even(make: SimpleNamespace, step_of_graph: float, prepare_batch: int = 8) -> list[Json]:
-    """Rows whose break-even is (5 - 1) / (0.3 - step_of_graph)."""
+def break_even(
+    make: SimpleNamespace, step_of_graph: float, prepare_batch: int = 8, step_of_tape: float = 0.3
+) -> list[Json]:
+    """Rows whose break-even is 1 + (5 - 1) / (0.3 - step_of_graph): getting ready holds the first step."""
     rows = []
-    for engine, prepare, step in (("tape", 1.0, 0.3), ("graph", 5.0, step_of_graph)):
+    for engine, prepare, step in (("tape", 1.0, step_of_tape), ("graph", 5.0, step_of_graph)):
         rows.append(make.row(make.extra("preparing", "mlp", engine, prepare_batch), [prepare]))
         rows.append(make.row(make.extra("step", "mlp", engine, 8), [step]))
     return rows
 
 
-@pytest.mark.parametrize("case", [(0.1, "pays off", "after 20 steps"), (0.3, "never", "never")])
+@pytest.mark.parametrize("case", [(0.1, "pays off", "after 21 steps"), (0.3, "never", "never")])
 def test_break_even(empty_run: Json, make: SimpleNamespace, results_of: Read, case: tuple[float, str, str]) -> None:
     step, word, text = case
     answer = answers(results_of(empty_run | {"benchmarks": break_even(make, step)}))["break-even"]
     assert (answer.word, plain(answer.sentence)) == (word, f"mlp, batch 8: {text}.")
     assert "Derived" in answer.details[-1]
+
+
+@pytest.mark.parametrize(
+    ("value", "verdict", "word", "text"),
+    [
+        (0.99, "faster", "pays off", "after 401 steps"),
+        (0.99, "no difference", "cannot tell", "cannot tell [1, never]"),
+        (1.01, "cannot tell", "cannot tell", "cannot tell [1, never]"),
+        (1.01, "slower", "never", "never"),
+    ],
+)
+def test_break_even_is_no_surer_than_the_word_on_the_steps(
+    empty_run: Json, make: SimpleNamespace, results_of: Read, value: float, verdict: str, word: str, text: str
+) -> None:
+    rows = break_even(make, 1.0 * value, step_of_tape=1.0)
+    rows[-1]["extra_info"]["ratios"] = [make.ratio("tape", value) | {"verdict": verdict}]
+    answer = answers(results_of(empty_run | {"benchmarks": rows}))["break-even"]
+    assert (answer.word, plain(answer.sentence)) == (word, f"mlp, batch 8: {text}.")
 
 
 def test_break_even_never_mixes_batch_sizes(empty_run: Json, make: SimpleNamespace, results_of: Read) -> None:
