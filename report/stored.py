@@ -220,7 +220,10 @@ class ControlRow:
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """The A/A control of a run. `smallest_effect` is relative; None where too few cells were tried to say."""
+    """The A/A control of a run; within `smallest_effect` of 1, which is relative, 95 % of its intervals stayed.
+
+    It is None where too few cells were tried to say. It bounds no single verdict: each is held against its own cell.
+    """
 
     cells: int
     false_alarms: int

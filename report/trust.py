@@ -20,10 +20,11 @@ from report.stored import Cell, Control, ControlRow, Overhead, Record, Run
 from report.wording import NOT_STORED, check_text, listed, width_text
 
 REASONS: dict[Why, str] = {
-    "precise": "because every ratio was precise enough",
+    "precise": "because every ratio to the tape was precise enough",
     "budget": "because the time allowed was spent",
     "fixed": "after a fixed number",
 }
+HELD = "Each verdict is held against its own cell: what lies within that of others may still be told."
 MOST_OPEN = 6
 """Sums that do not close and are named, those that miss most first; the others are counted."""
 
@@ -45,22 +46,22 @@ def remarks(results: Results, labels: Labels) -> list[Remark]:
 
 
 def control(results: Results, labels: Labels) -> Remark:
-    """What happens where an engine stands against itself, and so which effects are too small to be seen."""
-    subject = "What is the smallest effect that can be seen?"
+    """What happens where an engine stands against itself: how far its intervals reach, and how often beside 1."""
+    subject = "How far does an engine seem to be from itself?"
     tried = [(mark, run, run.control) for mark, run in _marked(results) if run.control and run.control.cells]
     if not tried:
-        sentence = "No control that pits an engine against itself is stored, so how small an effect shows is unknown."
+        sentence = "No control that pits an engine against itself is stored, so that is unknown."
         return Remark(subject, "cannot tell", "unknown", sentence)
-    effects = [it.smallest_effect for _, _, it in tried if it.smallest_effect is not None]
+    reaches = [it.smallest_effect for _, _, it in tried if it.smallest_effect is not None]
     sentences = [
         f"{mark}The same engine stood against itself in {units.plural(it.cells, 'control cell')}, "
         f"{it.false_alarms} of which came out as different all the same: {listed(list(_expected(it)))}. "
-        f"{_effect(it.smallest_effect)}"
+        f"{_reach(it.smallest_effect)}"
         for mark, _, it in tried
     ]
     alarms = [_alarm(row, labels) for _, _, it in tried for row in it.rows if row.false_alarm]
-    word = units.percent(max(effects)) if effects else "cannot tell"
-    return Remark(subject, word, "plain" if effects else "unknown", " ".join(sentences), tuple(alarms))
+    word = units.percent(max(reaches)) if reaches else "cannot tell"
+    return Remark(subject, word, "plain" if reaches else "unknown", " ".join(sentences), tuple(alarms))
 
 
 def cautions(results: Results, _: Labels) -> Remark:
@@ -198,10 +199,10 @@ def _expected(control: Control) -> Iterator[str]:
         )
 
 
-def _effect(effect: float | None) -> str:
-    if effect is None:
-        return "These are too few to say how small an effect shows."
-    return f"Effects under {units.percent(effect)} cannot be seen."
+def _reach(reach: float | None) -> str:
+    if reach is None:
+        return "These are too few to say how far its intervals reach."
+    return f"In 95 % of all these cells its interval stayed within {units.percent(reach)} of 1. {HELD}"
 
 
 def _alarm(row: ControlRow, labels: Labels) -> str:
