@@ -92,8 +92,8 @@ class Memory:
     """The high-water mark of one step in a fresh process, on top of what was held before it (parameters, batch).
 
     `curve` holds the bytes of live tensors by position in the step, `record_bytes` the tape's or the plan's own size,
-    `lower_bound_bytes` the largest sum of values alive at once, `peaks_bytes` the peak of each repetition. A figure
-    that could not be had is None; `missing` gives the reason by the name of the figure.
+    `lower_bound_bytes` the largest sum of values alive at once, `peaks_bytes` the peak of each of several calls
+    in that process. `notes` say, by the name of a figure, why it could not be had and is None, or more of it.
     """
 
     peak_bytes: int | None
@@ -105,7 +105,7 @@ class Memory:
     record_bytes: int | None = None
     lower_bound_bytes: int | None = None
     peaks_bytes: tuple[int, ...] = ()
-    missing: Mapping[str, str] = field(default_factory=dict)
+    notes: Mapping[str, str] = field(default_factory=dict)
     record_entries: int | None = None
 
     @property

@@ -79,7 +79,7 @@ def test_memory_comes_back_with_its_reasons(second_results: Results) -> None:
     assert (tape.allocations, tape.record_bytes, tape.lower_bound_bytes) == (420, 18_000, 600 * MIB)
     assert tape.peaks_bytes == (900 * MIB, 901 * MIB)
     assert (len(tape.curve), tape.curve[0], tape.curve[-1][0]) == (41, (0, 0), 40)
-    assert (graph.allocations, graph.missing) == (None, {"allocations": "the plan allocates once"})
+    assert (graph.allocations, graph.notes) == (None, {"allocations": "the plan allocates once"})
 
 
 def test_device_time_comes_back(second_results: Results) -> None:

@@ -230,11 +230,23 @@ def test_the_page_of_the_second_schema_is_whole(second_page: str) -> None:
         "50.0 ns, 0.0020 % of a sample",
         "0: 2x, 1: 2x, 2: 2x",
         "every 10 steps",
-        "900 MiB to 901 MiB in 2 fresh processes",
+        "900 MiB to 901 MiB in 2 calls of one fresh process",
     ],
 )
 def test_tables_show_what_schema_2_stores(second_page: str, fact: str) -> None:
     assert fact in plain(second_page.split('id="rows"')[1])
+
+
+def test_what_a_row_says_of_a_peak_that_it_has_stands_beside_it(second_run: Json, results_of: Read) -> None:
+    rows = [row["extra_info"] for row in second_run["benchmarks"] if row["extra_info"]["question"] == "memory"]
+    (told,) = [row for row in rows if (row["workload"], row["engine"]) == ("mlp", "tape")]
+    told["memory"]["notes"]["peak_bytes"] = "calls differ by 70 MB"
+    page = plain(render(results_of(second_run)))
+    picture, table = page.split('<figure id="memory-mlp')[1], page.split('id="rows-memory"')[1]
+    assert "calls differ by 70 MB." in picture.split("</figure>")[0].split("<figcaption>")[1]
+    assert "900 MiB, calls differ by 70 MB" in table
+    assert "fresh processes" not in page
+    assert "The table has the peaks of all 2 calls" in page
 
 
 def test_a_run_that_stores_little_still_makes_a_page(empty_run: Json, make: SimpleNamespace, results_of: Read) -> None:
