@@ -195,6 +195,8 @@ def _agreement(extra: Field, *, measured: bool) -> Agreement:
 
 
 def _ratios(extra: Field) -> tuple[Ratio, ...]:
+    if extra["question"].value == "learning":  # older files pair its steps, which are of different epochs and no pairs
+        return ()
     single = extra.optional("ratio")
     fields = extra["ratios"].items() + ([single] if single else [])
     by_engine = {ratio.to: ratio for ratio in map(_ratio, fields)}  # `ratio` repeats one of `ratios`
