@@ -53,7 +53,7 @@ def _repayment(results: Results, step: Record, cell: Cell) -> Repayment | None:
     if prepare is None or other_prepare is None or other_step is None:
         return None
     rows = (prepare, step, other_prepare, other_step)
-    all_series = [Series(row.seconds_per_call, row.launches) for row in rows]
+    all_series = [Series(row.seconds_per_call, row.launches, time_of(row).value) for row in rows]
     paired = step.file == other_step.file
     seconds = time_of(other_step).value * step_ratio(all_series[1], all_series[3], paired=paired)
     result = _held(break_even(*all_series, paired=paired), results.ratio(step.cell, step.engine, to=DYNAMIC))

@@ -19,7 +19,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest, bootstrap
+from scipy.stats import binomtest, bootstrap, t
 
 from report.stored import Judgement, Record
 
@@ -30,16 +30,20 @@ MOST_VALUES_AT_ONCE = 1_000_000  # keeps the resamples of a long training run wi
 SMALLEST_COST = 1e-12  # seconds; stands for "preparing costs nothing more", so that the rate below stays finite
 FEWEST_LAUNCHES = 3
 """From this many on, a run takes its intervals over launches; so does what is derived from its samples."""
+FEWEST_RESAMPLED = 8
+"""A median of fewer rounds is not resampled for what is derived: of three, a bootstrap's interval holds the truth three
+times in four."""
 
 Samples = tuple[float, ...]
 Draws = NDArray[np.float64]
 
 
 class Series(NamedTuple):
-    """The samples of a row, and how many of them each launch took; without launches there was one."""
+    """The samples of a row, how many of them each launch took (none: there was one launch), and their stored level."""
 
     seconds: Samples
     launches: tuple[int, ...] = ()
+    level: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +86,16 @@ def estimate(samples: Samples) -> Estimate:
     if len(samples) == 1:
         return Estimate(value, None, None, 1)
     return Estimate(value, *_ends(_resampled(samples, np.random.default_rng(SEED))), len(samples))
+
+
+def level_of(series: Series) -> Estimate:
+    """The level of a series with its interval, over launches where they are enough, as a run takes its own."""
+    if len(series.launches) < FEWEST_LAUNCHES:
+        return estimate(series.seconds)
+    logs = np.log(_apart(series))
+    reach = float(t.ppf((1 + CONFIDENCE) / 2, len(logs) - 1)) * _error(logs)
+    value, low, high = (math.exp(float(logs.mean()) + end) for end in (0.0, -reach, reach))
+    return Estimate(value, low, high, len(series.seconds))
 
 
 def time_of(row: Record) -> Estimate:
@@ -147,19 +161,32 @@ def _drawn_ratio(step: Series, other: Series, rng: np.random.Generator, *, paire
 def _drawn(series: Series, rng: np.random.Generator) -> Draws:
     """The level of a series, and behind it what the level might as well have been, `RESAMPLES` times.
 
-    The rounds of a launch share its processes, so only launches are independent. They are few, and a bootstrap of few
-    is too narrow: their mean logarithm is drawn from Student's distribution, which gives a row alone the very interval
-    that the run stored.
+    The rounds of a launch share its processes, so only launches are independent. They are few, as rounds may be, and a
+    bootstrap of few is too narrow: then the mean logarithm is drawn from Student's distribution, as
+    the interval of a row is in the run itself.
     """
-    if len(series.launches) >= FEWEST_LAUNCHES:
-        parts = np.split(np.asarray(series.seconds), np.cumsum(series.launches)[:-1])
-        logs = np.log([np.median(part) for part in parts])
-        off = rng.standard_t(len(logs) - 1, RESAMPLES) * logs.std(ddof=1) / math.sqrt(len(logs))
-        return np.asarray(np.exp(logs.mean() + np.concatenate([[0.0], off])), dtype=np.float64)
-    level = [float(np.median(series.seconds))]
-    if len(series.seconds) == 1:
-        return np.asarray(level * (1 + RESAMPLES))
-    return np.concatenate([level, _resampled(series.seconds, rng)])
+    apart = _apart(series)
+    if len(apart) == 1:
+        return np.full(1 + RESAMPLES, series.level or apart[0])
+    if len(series.launches) < FEWEST_LAUNCHES and len(apart) >= FEWEST_RESAMPLED:
+        return np.concatenate([[series.level or float(np.median(apart))], _resampled(series.seconds, rng)])
+    logs = np.log(apart)
+    off = rng.standard_t(len(logs) - 1, RESAMPLES) * _error(logs)
+    level = series.level or float(np.exp(logs.mean()))
+    return np.asarray(level * np.exp(np.concatenate([[0.0], off])), dtype=np.float64)
+
+
+def _apart(series: Series) -> Draws:
+    """What counts as independent: the medians of launches where they are enough, or else the rounds."""
+    seconds = np.asarray(series.seconds)
+    if len(series.launches) < FEWEST_LAUNCHES:
+        return seconds
+    return np.asarray([np.median(part) for part in np.split(seconds, np.cumsum(series.launches)[:-1])])
+
+
+def _error(logs: Draws) -> float:
+    """The standard error of a mean."""
+    return float(logs.std(ddof=1)) / math.sqrt(len(logs))
 
 
 def _resampled(samples: Samples, rng: np.random.Generator) -> Draws:

@@ -10,7 +10,17 @@ import pytest
 from scipy import stats
 
 from report.repayment import steps_text
-from report.statistics import BreakEven, Series, break_even, estimate, judge, share_interval, step_ratio, windows
+from report.statistics import (
+    BreakEven,
+    Series,
+    break_even,
+    estimate,
+    judge,
+    level_of,
+    share_interval,
+    step_ratio,
+    windows,
+)
 from report.units import TIME, count, interval, percent, plural, ratio, seconds, size, spread, tick
 
 
@@ -135,6 +145,35 @@ def test_launches_are_what_is_independent_not_their_rounds() -> None:
     assert as_launches.word == "cannot tell"
     logs = np.log(levels)
     assert step_ratio(Series(ours, launches), Series(theirs, launches)) == pytest.approx(np.exp(logs.mean()))
+
+
+def test_few_rounds_are_not_resampled() -> None:
+    """A bootstrap of three ends at the least and the largest."""
+    found = break_even(*of((4.9, 5.0, 5.1), (0.1,), (1.0,), (0.3,)))
+    assert found.low is not None
+    assert found.high is not None
+    logs = np.log([4.9, 5.0, 5.1])
+    reach = stats.t.ppf(0.975, 2) * stats.sem(logs)
+    wanted = [1 + (np.exp(logs.mean() + end) - 1.0) / 0.2 for end in (-reach, reach)]
+    assert [found.low, found.high] == pytest.approx(wanted, rel=0.02)
+
+
+def test_the_level_that_a_row_stores_is_kept() -> None:
+    rows = of((4.9, 5.0, 5.2), (0.1,), (1.0,), (0.3,))
+    assert break_even(rows[0]._replace(level=5.0), *rows[1:]).steps == pytest.approx(21)
+
+
+def test_a_level_over_launches_is_their_mean_logarithm_with_student_s_interval() -> None:
+    """As a run takes the interval of its times, so the page that of the device's, which the run does not store."""
+    rng = np.random.default_rng(9)
+    levels = np.repeat([1.0, 1.2, 0.9, 1.1], 30)
+    samples = tuple(float(it) for it in levels * rng.lognormal(0, 0.01, 120))
+    found, alone = level_of(Series(samples, (30,) * 4)), level_of(Series(samples))
+    logs = np.log([np.median(part) for part in np.split(np.asarray(samples), 4)])
+    low, high = stats.t.interval(0.95, 3, logs.mean(), stats.sem(logs))
+    assert (found.value, found.low, found.high) == pytest.approx(np.exp([logs.mean(), low, high]))
+    assert found.samples == 120
+    assert alone == estimate(samples)
 
 
 def test_over_launches_the_interval_is_as_wide_as_student_says() -> None:

@@ -166,7 +166,7 @@ def test_break_even_is_told_cold_and_warm_with_intervals(second_results: Results
         assert result.high is not None
         assert result.low < result.steps < result.high
     answer = next(it for it in verdict(second_results, Labels.of(second_results.records)) if it.anchor == "break-even")
-    assert "mlp, cpu, batch 64, cold: after 1 840 steps [1 490, 2 000]; " in plain(answer.sentence)
+    assert "mlp, cpu, batch 64, cold: after 1 840 steps [1 480, 2 010]; " in plain(answer.sentence)
 
 
 def test_break_even_may_be_never(second_run: Json, results_of: Read) -> None:
