@@ -81,13 +81,17 @@ def steps_text(result: BreakEven) -> str:
         return "never"
     if result.word == "cannot tell":
         return f"cannot tell [{_bound(low or 1, _last_digit(low or 1), math.floor)},{units.FIXED}never]"
-    text = "from the first step"
-    if result.steps > 1 + SMALLEST:
-        text = f"after {units.plural(shown_steps(result), 'step')}"
+    first = from_the_first(result.steps)
+    text = "from the first step" if first else f"after {units.plural(shown_steps(result), 'step')}"
     if low is None or high is None or low == high:
         return text
     unit = _last_digit(high - low, WIDTH_DIGITS)
     return f"{text} [{_bound(low, unit, math.floor)},{units.FIXED}{_bound(high, unit, math.ceil)}]"
+
+
+def from_the_first(steps: float) -> bool:
+    """Whether the first step, which getting ready holds, has paid already."""
+    return steps < 1 + SMALLEST
 
 
 def shown_steps(result: BreakEven) -> int:

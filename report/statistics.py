@@ -162,8 +162,7 @@ def _drawn(series: Series, rng: np.random.Generator) -> Draws:
     """The level of a series, and behind it what the level might as well have been, `RESAMPLES` times.
 
     The rounds of a launch share its processes, so only launches are independent. They are few, as rounds may be, and a
-    bootstrap of few is too narrow: then the mean logarithm is drawn from Student's distribution, as
-    the interval of a row is in the run itself.
+    bootstrap of few is too narrow: then the mean logarithm is drawn from Student's distribution, as the run takes it.
     """
     apart = _apart(series)
     if len(apart) == 1:

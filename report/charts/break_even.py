@@ -9,7 +9,7 @@ from report import units
 from report.charts.canvas import Picture, draw
 from report.charts.palette import INK
 from report.charts.scene import Scene, engines_of, name_of
-from report.repayment import Repayment, shown_steps, steps_text
+from report.repayment import Repayment, from_the_first, shown_steps, steps_text
 from report.statistics import time_of
 from report.stored import Record
 
@@ -67,9 +67,9 @@ def _line(axes: Axes, colour: str, prepare: Record, step: Record, seconds: float
 
 
 def _crossing(axes: Axes, repayment: Repayment) -> None:
-    if repayment.result.word != "pays off":
-        return
     steps = repayment.result.steps
+    if repayment.result.word != "pays off" or from_the_first(steps):  # then the lines do not cross
+        return
     height = time_of(repayment.prepare).value + (steps - 1) * repayment.step_seconds
     axes.plot([steps, steps], [0, height], color=INK, linewidth=0.8, linestyle=(0, (2, 2)))
     axes.plot([steps], [height], marker="o", markersize=4, color=INK)

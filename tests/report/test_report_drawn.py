@@ -200,6 +200,9 @@ def test_break_even_lines_cross_at_the_mark(scene: Scene) -> None:
 
 def test_no_crossing_is_marked_where_none_can_be_told(scene: Scene) -> None:
     found = [repayment for repayment in repayments(scene.results) if repayment.cell.workload == "mlp"]
+    at_once = BreakEven(1.0, 1.0, 1.4)
+    break_even.picture(scene, [replace(it, result=at_once) for it in found])
+    assert not [line for line in Kept.last.lines if line.get_color() == INK]
     unsure = BreakEven(322_201.0, 780.0, math.inf)
     picture = break_even.picture(scene, [replace(it, result=unsure) for it in found])
     assert not [line for line in Kept.last.lines if line.get_color() == INK]
