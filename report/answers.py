@@ -8,7 +8,6 @@ No figure stands here that the results do not give; where they give none, the an
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -18,7 +17,7 @@ from report.comparing import CANNOT_TELL, DEPENDS, Comparison, compare
 from report.labels import Labels
 from report.repayment import repayments, steps_text
 from report.results import COLLECTED, Results, cells, uncollected
-from report.statistics import BreakEven, share_interval, time_of
+from report.statistics import share_interval, time_of
 from report.stored import BY_WAYS, Cell, Question, Record
 
 MOST_NAMED = 3
@@ -67,8 +66,11 @@ def break_even(results: Results, labels: Labels) -> Answer:
         return Answer("break-even", asked, CANNOT_TELL, sentence, tuple(details))
     listed = "; ".join(f"{labels.cell(it.cell)}: {steps_text(it.result)}" for it in found)
     counts = [len(row.seconds_per_call) for it in found for row in (it.prepare, it.other_prepare)]
-    details.append(f"Derived from medians. Samples of preparing: {_range(counts)}; a single one counts as exact.")
-    return Answer("break-even", asked, _one(_pays(it.result) for it in found), f"{listed}.", tuple(details))
+    details.append(
+        "Derived: the extra time of getting ready, which holds the first step, over what each further step saves. "
+        f"Samples of getting ready: {_range(counts)}; a single one counts as exact."
+    )
+    return Answer("break-even", asked, _one(it.result.word for it in found), f"{listed}.", tuple(details))
 
 
 def outside(results: Results, labels: Labels) -> Answer:
@@ -231,10 +233,11 @@ def control_flow(results: Results, labels: Labels) -> Answer:
 def novelty(row: Record) -> str:
     """What it costs to meet shapes for the first time: the first passage over the second (derived)."""
     assert row.stream is not None  # the reader refuses measured rows of streams without
+    ready = units.seconds(row.stream.prepare_seconds)
     first, again = sum(row.stream.first_seconds), sum(row.stream.again_seconds)
     return (
-        f"{row.engine} takes {units.seconds(first)} for the stream, {units.seconds(again)} for the same once more, "
-        f"{units.ratio(first / again)} (derived)"
+        f"{row.engine} gets ready in {ready}, then takes {units.seconds(first)} for the stream, "
+        f"{units.seconds(again)} for the same once more, {units.ratio(first / again)} (derived)"
     )
 
 
@@ -262,12 +265,6 @@ def compared(anchor: str, asked: str, comparison: Comparison, details: Sequence[
 def _one(words: Iterable[str]) -> str:
     different = set(words)
     return different.pop() if len(different) == 1 else DEPENDS
-
-
-def _pays(result: BreakEven) -> str:
-    if math.isinf(result.steps):
-        return "never"
-    return "pays off" if result.high is None or math.isfinite(result.high) else CANNOT_TELL
 
 
 def _less(peak: int, other: int) -> tuple[str, str]:

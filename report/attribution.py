@@ -82,6 +82,8 @@ def _attribution(cell: Cell, rows: Sequence[Record], reach: float) -> Attributio
     rounds = {len(row.seconds_per_call) for row in measured}
     if len(walk) < 2 or not set(walk) <= set(measured) or len(rounds) > 1 or min(rounds) < FEWEST_ROUNDS:
         return None
+    if len({row.file for row in measured}) > 1:  # rows of two runs share no round
+        return None
     times = {row.engine: np.asarray(row.seconds_per_call) for row in measured}
     first, last = walk[0].engine, walk[-1].engine
     alone = {name.removeprefix(WITHOUT): times[last] - times[name] for name in times if name.startswith(WITHOUT)}

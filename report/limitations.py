@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from report import units
+from report.method import Stopped
 from report.results import Results
 from report.statistics import CONFIDENCE, RESAMPLES
+from report.stored import ControlRow, Ratio
 
 OWN_INTERVAL = (
     "A time is the median of a row's samples. Its interval is a bootstrap over these samples "
@@ -21,13 +23,27 @@ ONE_PROCESS = (
 )
 OWN_PROCESS = (
     "Where a cell had a single launch, an engine has one process for all its rounds. What changes from process to "
-    "process, such as the layout of memory, is then in no interval."
+    "process, such as which pages of memory it gets, is then in no interval."
 )
 OWN_PROCESSES = (
-    "Where a cell had several launches, an engine has a new process in each. Its interval is over launches (Student's, "
-    "of the mean logarithm of their medians), and so holds what changes from process to process, such as the layout of "
-    "memory."
+    "Where a cell had several launches, an engine has a new process in each. Its interval is over launches "
+    "(Student's, of the mean logarithm of their medians), and so holds what changes from process to process, such as "
+    "which pages of memory it gets. But all processes of a run, those of the control too, are forks of one: where "
+    "libraries, stack and heap lie is drawn once a run, and is in no interval."
 )
+UNTIL_PRECISE = (
+    "Launches are added until every ratio to the tape (or, without it, to the first engine) is narrow enough and lets "
+    "something be said, or there have been the most; other ratios are not waited for. At a true difference of just "
+    "what the effort means to resolve, looking again makes a claim somewhat oftener than the interval's 5 in 100."
+)
+SINGLE = (
+    "The interval of a ratio from a single launch is of the rounds between these two processes: two others may well "
+    "give a ratio outside. So a difference is claimed only where the interval also lies further from 1 than that of "
+    "the cell's control or, in a cell without one, beyond a wide fixed margin; and equality, only beside a control, "
+    "of an interval that says so even when it is made wider by as much."
+)
+WIDE_MARGIN = 1.25
+"""What newer runs take for that margin. The words of older ones are counted that would not be given any more."""
 KEPT_MEMORY = (
     "Every engine's process keeps the memory that it frees, and hashes names alike in every run. In a program that "
     "gives memory back to the system, as many do, an engine that frees and asks more often loses more than is shown."
@@ -99,11 +115,37 @@ def _of_ratios(results: Results) -> list[str]:
     shares = " or ".join(f"{100 * confidence:g} %" for confidence in confidences)
     found = [f"A ratio and its interval ({shares}) are shown as the run that measured both engines stored them."]
     if any(ratio.launches == 1 for row in results.records for ratio in row.ratios):
+        found.append(SINGLE)
+    alone = _on_rounds_alone(results)
+    if alone:
         found.append(
-            "The interval of a ratio from a single launch is of the rounds between these two processes: two others may "
-            "well give a ratio outside, and so no word is given for such an interval alone."
+            f"That rule is newer than a run shown here: in {units.plural(alone, 'comparison')} its word rests on the "
+            "rounds of one launch alone."
         )
     return found
+
+
+def _on_rounds_alone(results: Results) -> int:
+    """How many pairs of engines have a word from a single launch that nothing but its own interval supports."""
+    controls = {(run.file, it.cell): it for run in results.runs if run.control for it in run.control.rows}
+    return len(
+        {
+            (row.cell, frozenset((row.engine, ratio.to)))
+            for row in results.records
+            for ratio in row.ratios
+            if ratio.launches == 1 and not _is_supported(ratio, controls.get((row.file, row.cell)), row.stopped)
+        }
+    )
+
+
+def _is_supported(ratio: Ratio, control: ControlRow | None, stopped: Stopped | None) -> bool:
+    apart = max(control.high, 1 / control.low) if control else WIDE_MARGIN
+    if ratio.verdict in ("faster", "slower"):
+        return ratio.high < 1 / apart or ratio.low > apart
+    if ratio.verdict == "no difference":
+        most = 1 + (stopped.wanted or 0 if stopped else 0)  # what the effort means to resolve
+        return ratio.high * apart <= most and ratio.low / apart >= 1 / most
+    return True
 
 
 def _of_times(results: Results) -> list[str]:
@@ -114,6 +156,7 @@ def _of_times(results: Results) -> list[str]:
         ONE_PROCESS: any(row.schema == 1 for row in measured),
         OWN_PROCESS: any(row.schema > 1 and len(row.launches) <= 1 for row in measured),
         OWN_PROCESSES: any(len(row.launches) > 1 for row in measured),
+        UNTIL_PRECISE: any(len(row.launches) > 1 and row.stopped and row.stopped.why != "fixed" for row in measured),
         KEPT_MEMORY: any(row.schema > 1 for row in measured),
     }
     return [text for text, holds in said.items() if holds]

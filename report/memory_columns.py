@@ -1,4 +1,4 @@
-"""The columns about memory; a figure that could not be had shows a dash and the reason that the row stores.
+"""The columns about memory. A figure that could not be had shows a dash and why, any other what the row says of it.
 
 for name, read in MEMORY:
     entry = read(desk, record)
@@ -19,10 +19,10 @@ def _figure(field: str, figure: Callable[[Memory], int | None], write: Callable[
     def read(_: Desk, row: Record) -> Entry | None:
         if row.memory is None:
             return None
-        value, reason = figure(row.memory), row.memory.missing.get(field)
+        value, note = figure(row.memory), row.memory.notes.get(field)
         if value is None:
-            return Entry(f"{units.DASH} {reason}") if reason else None
-        return number(value, write(value))
+            return Entry(f"{units.DASH} {note}") if note else None
+        return number(value, f"{write(value)}, {note}" if note else write(value))
 
     return read
 
@@ -41,7 +41,7 @@ def _peaks(_: Desk, row: Record) -> Entry | None:
         return None
     low, high = units.size(min(peaks)), units.size(max(peaks))
     listed = low if low == high else f"{low} to {high}"
-    return number(max(peaks) - min(peaks), f"{listed} in {units.count(len(peaks))} fresh processes")
+    return number(max(peaks) - min(peaks), f"{listed} in {units.plural(len(peaks), 'call')} of one fresh process")
 
 
 def _per_entry(_: Desk, row: Record) -> Entry | None:
@@ -54,7 +54,7 @@ def _curve(_: Desk, row: Record) -> Entry | None:
         return None
     if row.memory.curve:
         return number(len(row.memory.curve), units.plural(len(row.memory.curve), "point"))
-    reason = row.memory.missing.get(CURVE)
+    reason = row.memory.notes.get(CURVE)
     return Entry(f"{units.DASH} {reason}") if reason else None
 
 

@@ -2,7 +2,7 @@
 
     row["extra_info"].maybe("memory", read_memory)       # Memory, or None where the row says nothing about memory
 
-A figure that could not be had is None, and the row's `notes` say why.
+A figure that could not be had is None, and the row's `notes` say why. Of one that was had they may say more.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from report.stored import Memory
 
 def read_memory(memory: Field) -> Memory:
     """The field `memory` of a row."""
-    missing = memory.maybe("notes", _reasons) or {}
-    told = memory["peak_bytes"].value is None and "peak_bytes" in missing
+    notes = memory.maybe("notes", _reasons) or {}
+    told = memory["peak_bytes"].value is None and "peak_bytes" in notes
     return Memory(
         peak_bytes=None if told else memory["peak_bytes"].whole(),
         live_bytes_before=memory.maybe("live_bytes_before", Field.whole),
@@ -27,7 +27,7 @@ def read_memory(memory: Field) -> Memory:
         record_bytes=memory.maybe("record_bytes", Field.whole),
         lower_bound_bytes=memory.maybe("lower_bound_bytes", Field.whole),
         peaks_bytes=memory.maybe("peak_bytes_by_call", _wholes) or (),
-        missing=missing,
+        notes=notes,
         record_entries=memory.maybe("record_entries", Field.whole),
     )
 
@@ -51,5 +51,5 @@ def _wholes(numbers: Field) -> tuple[int, ...]:
     return tuple(number.whole() for number in numbers.items())
 
 
-def _reasons(missing: Field) -> dict[str, str]:
-    return {name: reason.text() for name, reason in missing.members().items()}
+def _reasons(notes: Field) -> dict[str, str]:
+    return {name: reason.text() for name, reason in notes.members().items()}

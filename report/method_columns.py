@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from report import units
 from report.entry import Column, Desk, Entry, number, words
 from report.method import Check
-from report.statistics import estimate
+from report.statistics import Series, level_of
 from report.stored import Record
 from report.wording import check_text, width_text
 
@@ -35,14 +35,14 @@ def _check(check: Callable[[Record], Check | None]) -> Column:
 def _device(_: Desk, row: Record) -> Entry | None:
     if not row.device_seconds:
         return None
-    time = estimate(row.device_seconds)
+    time = level_of(Series(row.device_seconds, row.launches))
     return number(time.value, units.spread(time.value, time.low, time.high, units.TIME))
 
 
 def _sparse(_: Desk, row: Record) -> Entry | None:
     if row.every is None or not row.every.seconds_per_call:
         return None
-    time = estimate(row.every.seconds_per_call)
+    time = level_of(Series(row.every.seconds_per_call, row.launches))
     text = units.spread(time.value, time.low, time.high, units.TIME)
     return number(time.value, f"{text}, every {units.plural(row.every.steps, 'step')}")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from errno import EISDIR
 from os import strerror
 from pathlib import Path
@@ -21,18 +21,17 @@ from report.charts import control, overview
 from report.charts.canvas import Picture
 from report.charts.palette import Palette
 from report.charts.scene import Scene
+from report.facts import facts
 from report.gaps import gaps
 from report.labels import Labels
 from report.limitations import limitations
 from report.results import Results
 from report.sections import TITLES, sections
 from report.sheets import Sheets
-from report.surroundings import surroundings, value_text
+from report.surroundings import surroundings
 from report.tables import tables
 from report.trust import interruptions, remarks
 from report.verdict import headline, verdict
-
-SHORT = 12  # characters of a commit in the first lines; the sources have all of it
 
 
 def render(results: Results, sheets: Sequence[Sheets] = ()) -> str:
@@ -82,24 +81,6 @@ def longest_phases(results: Results) -> list[str]:
     return [name for name, _ in total.most_common()]
 
 
-def facts(results: Results) -> list[tuple[str, str]]:
-    """What the top of the page says about the runs: machine, versions, commit, effort, when, and how many rows."""
-    last = results.runs[-1]
-    measured = sum(row.status == "measured" for row in results.records)
-    chosen: Mapping[str, str | None] = {
-        "machine": ", ".join(last.machine[name] for name in ("processor", "system") if name in last.machine),
-        "threads": _environment(last.environment, "threads"),
-        "gpu": _environment(last.environment, "gpu"),
-        "python": last.machine.get("python"),
-        "torch": _environment(last.environment, "torch", "versions"),
-        "commit": _all(run.commit[:SHORT] + (", uncommitted changes" if run.dirty else "") for run in results.runs),
-        "effort": _all(run.effort or "not stored" for run in results.runs),
-        "taken": _all(run.taken_at[:16].replace("T", " ") if run.taken_at else "not stored" for run in results.runs),
-        "rows": f"{measured} measured of {len(results.records)}",
-    }
-    return [(name, value) for name, value in chosen.items() if value]
-
-
 def write(path: Path, text: str) -> None:
     """Write a page whole or not at all; raises OSError where that fails, and leaves an older page as it was."""
     if path.is_dir():
@@ -110,17 +91,3 @@ def write(path: Path, text: str) -> None:
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
-
-
-def _environment(environment: Mapping[str, object], *names: str) -> str | None:
-    for name in names:
-        value = environment.get(name)
-        if isinstance(value, Mapping):
-            value = value.get("torch", value.get("name"))
-        if isinstance(value, (str, int, float)):
-            return value_text(value, name)
-    return None
-
-
-def _all(texts: Iterable[str]) -> str:
-    return "; ".join(dict.fromkeys(texts))

@@ -77,7 +77,7 @@ def read_run(file: Path) -> Run:
         records=tuple(record for _, record in measured + gaps),
         control=root.maybe("control", lambda control: read_control(control, _cell)),
         overhead=root.maybe("overhead", read_overhead),
-        cautions=root.maybe("cautions", read_cautions) or (),
+        cautions=root.maybe("cautions", read_cautions),
         interrupted=_text(root, "interrupted"),
     )
 
@@ -112,7 +112,7 @@ def _record(row: Field, *, measured: bool) -> tuple[Field, Record]:
         first_call_seconds=extra.maybe("first_call_seconds", Field.not_negative),
         warm_up=extra.maybe("warm_up", read_warm_up),
         stopped=extra.maybe("stopped", read_stopped),
-        launches=tuple(rounds.whole(1) for rounds in extra.maybe("launches", Field.items) or []),
+        launches=_launches(extra, len(samples)),
         positions=tuple(position.whole() for position in extra.maybe("positions", Field.items) or []),
         device_seconds=extra.maybe("device_seconds", times) or (),
         every=extra.maybe("every", read_sparse),
@@ -122,6 +122,13 @@ def _record(row: Field, *, measured: bool) -> tuple[Field, Record]:
         interval=extra.maybe("interval", read_interval),
     )
     return row, record
+
+
+def _launches(extra: Field, samples: int) -> tuple[int, ...]:
+    found = tuple(rounds.whole(1) for rounds in extra.maybe("launches", Field.items) or [])
+    if found and sum(found) != samples:
+        extra["launches"].fail(f"as many rounds in all as there are samples, which is {samples}")
+    return found
 
 
 def _schema(extra: Field) -> int:
@@ -188,6 +195,8 @@ def _agreement(extra: Field, *, measured: bool) -> Agreement:
 
 
 def _ratios(extra: Field) -> tuple[Ratio, ...]:
+    if extra["question"].value == "learning":  # older files pair its steps, which are of different epochs and no pairs
+        return ()
     single = extra.optional("ratio")
     fields = extra["ratios"].items() + ([single] if single else [])
     by_engine = {ratio.to: ratio for ratio in map(_ratio, fields)}  # `ratio` repeats one of `ratios`

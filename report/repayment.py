@@ -9,15 +9,17 @@ All of it is derived: two stored rows for each of the two engines.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from report import units
 from report.results import Results
-from report.statistics import BreakEven, break_even
-from report.stored import Cell, Record
+from report.statistics import BreakEven, Series, break_even, step_ratio, time_of
+from report.stored import Cell, Ratio, Record
 
 DYNAMIC = "tape"
-SMALLEST = 1e-6  # steps; less than that is "from the first step on"
+WIDTH_DIGITS = 2  # of an interval's width; what lies behind them in its ends says nothing
+SMALLEST = 1e-6  # steps; the first one and less than that more is "from the first step on"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,7 @@ class Repayment:
     """A static engine against the tape in one cell of the question step, with the four rows behind the result.
 
     `cell` is that cell with the `start` of the preparing rows: what is to be repaid is a cold or a warm start.
+    `step_seconds` is what a step of it takes by the ratio that the result rests on: the tape's time that many times.
     """
 
     cell: Cell
@@ -34,6 +37,7 @@ class Repayment:
     other_prepare: Record
     other_step: Record
     result: BreakEven
+    step_seconds: float
 
 
 def repayments(results: Results) -> list[Repayment]:
@@ -48,14 +52,20 @@ def _repayment(results: Results, step: Record, cell: Cell) -> Repayment | None:
     other_step = _measured(results, step.cell, DYNAMIC)
     if prepare is None or other_prepare is None or other_step is None:
         return None
-    result = break_even(
-        prepare.seconds_per_call,
-        step.seconds_per_call,
-        other_prepare.seconds_per_call,
-        other_step.seconds_per_call,
-    )
-    at = step.cell._replace(start=cell.start)
-    return Repayment(at, step.engine, prepare, step, other_prepare, other_step, result)
+    rows = (prepare, step, other_prepare, other_step)
+    all_series = [Series(row.seconds_per_call, row.launches, time_of(row).value) for row in rows]
+    paired = step.file == other_step.file
+    seconds = time_of(other_step).value * step_ratio(all_series[1], all_series[3], paired=paired)
+    result = _held(break_even(*all_series, paired=paired), results.ratio(step.cell, step.engine, to=DYNAMIC))
+    return Repayment(step.cell._replace(start=cell.start), step.engine, *rows, result, seconds)
+
+
+def _held(result: BreakEven, ratio: Ratio | None) -> BreakEven:
+    """No surer than the word on the two steps: where these cannot be told apart, it may pay early, and never."""
+    if ratio is None or ratio.verdict in ("faster", "slower"):
+        return result
+    low = 1.0 if result.low is None or math.isinf(result.low) else result.low
+    return BreakEven(result.steps, low, math.inf)
 
 
 def preparing_cells(results: Results, step: Record) -> list[Cell]:
@@ -65,25 +75,44 @@ def preparing_cells(results: Results, step: Record) -> list[Cell]:
 
 
 def steps_text(result: BreakEven) -> str:
-    """The break-even in words, with its interval."""
-    if math.isinf(result.steps):
-        text = "never"
-    elif result.steps < SMALLEST:
-        text = "from the first step"
-    else:
-        text = f"after {units.plural(whole_steps(result.steps), 'step')}"
-    if result.low is None or result.high is None or result.low == result.high:
+    """The break-even in words, with its interval; no step is told where that runs from some number to never."""
+    low, high = result.low, result.high
+    if result.word == "never":
+        return "never"
+    if result.word == "cannot tell":
+        return f"cannot tell [{_bound(low or 1, _last_digit(low or 1), math.floor)},{units.FIXED}never]"
+    first = from_the_first(result.steps)
+    text = "from the first step" if first else f"after {units.plural(shown_steps(result), 'step')}"
+    if low is None or high is None or low == high:
         return text
-    return f"{text} [{_bound(result.low)},{units.FIXED}{_bound(result.high)}]"
+    unit = _last_digit(high - low, WIDTH_DIGITS)
+    return f"{text} [{_bound(low, unit, math.floor)},{units.FIXED}{_bound(high, unit, math.ceil)}]"
 
 
-def whole_steps(steps: float) -> int:
-    """The first whole step at which a finite break-even has been reached."""
-    return math.ceil(steps - SMALLEST)
+def from_the_first(steps: float) -> bool:
+    """Whether the first step, which getting ready holds, has paid already."""
+    return steps < 1 + SMALLEST
 
 
-def _bound(steps: float) -> str:
-    return units.count(steps if math.isinf(steps) else whole_steps(steps))
+def shown_steps(result: BreakEven) -> int:
+    """The whole step at which a finite break-even has been reached, to the digits that its interval supports."""
+    low, high = result.low, result.high
+    if low is None or high is None or low == high:
+        return _whole(result.steps, _last_digit(result.steps), round)
+    return _whole(result.steps, _last_digit(high - low, WIDTH_DIGITS), round)
+
+
+def _bound(steps: float, unit: int, to: Callable[[float], int]) -> str:
+    return units.count(_whole(steps, unit, to))
+
+
+def _whole(steps: float, unit: int, to: Callable[[float], int]) -> int:
+    return max(1, unit * to(math.ceil(steps - SMALLEST) / unit))
+
+
+def _last_digit(number: float, digits: int = units.DIGITS) -> int:
+    """The power of ten, at least 1, that is the last of so many digits of a number."""
+    return int(10 ** max(0, math.floor(math.log10(max(number, 1))) + 1 - digits))
 
 
 def _measured(results: Results, cell: Cell, engine: str) -> Record | None:

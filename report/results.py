@@ -66,13 +66,17 @@ class Results:
         return self._by_row.get((cell, engine))
 
     def ratio(self, cell: Cell, engine: str, *, to: str) -> Ratio | None:
-        """The stored ratio of `engine` to `to` in one cell, taken from either row; None where neither stores it."""
-        for own, other, turned in ((engine, to, False), (to, engine, True)):
-            record = self.find(cell, own)
-            for ratio in record.ratios if record else ():
-                if ratio.to == other:
-                    return ratio.inverse(to) if turned else ratio
-        return None
+        """The stored ratio of `engine` to `to` in one cell, taken from either row; None where neither stores it.
+
+        Both rows are those of the page, measured and of one file: a later file may have replaced one of them, and then
+        the ratio that the other still stores is of a row that is not shown.
+        """
+        first, second = self.find(cell, engine), self.find(cell, to)
+        if first is None or second is None or not _paired(first, second):
+            return None
+        own = next((ratio for ratio in first.ratios if ratio.to == to), None)
+        theirs = next((ratio for ratio in second.ratios if ratio.to == engine), None)
+        return own or (theirs.inverse(to) if theirs else None)
 
     @property
     def engines(self) -> list[str]:
@@ -140,6 +144,10 @@ def cells(records: Iterable[Record]) -> dict[Cell, list[Record]]:
     for record in records:
         groups.setdefault(record.cell, []).append(record)
     return groups
+
+
+def _paired(*rows: Record) -> bool:
+    return all(row.status == "measured" for row in rows) and len({row.file for row in rows}) == 1
 
 
 def _moment(file: Path) -> datetime | None:

@@ -5,7 +5,8 @@
     judge(ratio.low, ratio.high)           # "faster", "slower" or "no difference"
     break_even(prepare, step, other_prepare, other_step).steps     # math.inf where it never pays
 
-All intervals of our own are percentile bootstraps by scipy with a fixed seed, so the same file gives the same page.
+Intervals of our own are percentile bootstraps by scipy over the rounds of one launch; over launches, which are few,
+they are Student's. Seeds are fixed, so the same file gives the same page.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest, bootstrap
+from scipy.stats import binomtest, bootstrap, t
 
 from report.stored import Judgement, Record
 
@@ -26,8 +28,22 @@ RESAMPLES = 2000
 SEED = 0
 MOST_VALUES_AT_ONCE = 1_000_000  # keeps the resamples of a long training run within a few megabytes
 SMALLEST_COST = 1e-12  # seconds; stands for "preparing costs nothing more", so that the rate below stays finite
+FEWEST_LAUNCHES = 3
+"""From this many on, a run takes its intervals over launches; so does what is derived from its samples."""
+FEWEST_RESAMPLED = 8
+"""A median of fewer rounds is not resampled for what is derived: of three, a bootstrap's interval holds the truth three
+times in four."""
 
 Samples = tuple[float, ...]
+Draws = NDArray[np.float64]
+
+
+class Series(NamedTuple):
+    """The samples of a row, how many of them each launch took (none: there was one launch), and their stored level."""
+
+    seconds: Samples
+    launches: tuple[int, ...] = ()
+    level: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +64,19 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class BreakEven:
-    """After how many steps preparing has paid for itself; math.inf means never. Derived from four medians."""
+    """After how many steps, the first included, preparing has paid for itself; math.inf means never. Derived."""
 
     steps: float
     low: float | None
     high: float | None
+
+    @property
+    def word(self) -> Literal["pays off", "never", "cannot tell"]:
+        """What the whole interval says: where it runs from a number of steps to never, nothing."""
+        low, high = (self.steps if end is None else end for end in (self.low, self.high))
+        if math.isinf(low):
+            return "never"
+        return "pays off" if math.isfinite(high) else "cannot tell"
 
 
 @cache
@@ -61,17 +85,17 @@ def estimate(samples: Samples) -> Estimate:
     value = float(np.median(samples))
     if len(samples) == 1:
         return Estimate(value, None, None, 1)
-    result = bootstrap(
-        (np.asarray(samples),),
-        np.median,
-        n_resamples=RESAMPLES,
-        batch=max(1, MOST_VALUES_AT_ONCE // len(samples)),
-        vectorized=True,
-        confidence_level=CONFIDENCE,
-        method="percentile",
-        rng=np.random.default_rng(SEED),
-    )
-    return Estimate(value, float(result.confidence_interval.low), float(result.confidence_interval.high), len(samples))
+    return Estimate(value, *_ends(_resampled(samples, np.random.default_rng(SEED))), len(samples))
+
+
+def level_of(series: Series) -> Estimate:
+    """The level of a series with its interval, over launches where they are enough, as a run takes its own."""
+    if len(series.launches) < FEWEST_LAUNCHES:
+        return estimate(series.seconds)
+    logs = np.log(_apart(series))
+    reach = float(t.ppf((1 + CONFIDENCE) / 2, len(logs) - 1)) * _error(logs)
+    value, low, high = (math.exp(float(logs.mean()) + end) for end in (0.0, -reach, reach))
+    return Estimate(value, low, high, len(series.seconds))
 
 
 def time_of(row: Record) -> Estimate:
@@ -90,31 +114,28 @@ def judge(low: float, high: float) -> Judgement:
 
 
 def break_even(
-    prepare_seconds: Samples, step_seconds: Samples, other_prepare_seconds: Samples, other_step_seconds: Samples
+    prepare: Series, step: Series, other_prepare: Series, other_step: Series, *, paired: bool = True
 ) -> BreakEven:
     """Count the steps until the first engine has caught up with the other; never where its step is no faster.
 
-    The bootstrap runs on the rate of repayment (seconds saved per step over extra seconds of preparing), which stays
-    finite where the number of steps does not. A single sample counts as a constant.
+    Preparing holds the first step, so that both have taken one when they are ready. What a further step saves follows
+    from the ratio of the two steps, taken round by round where they are `paired`, as the ratio of the page is. The
+    interval is that of the rate of repayment (seconds saved a step over extra seconds of preparing), which stays finite
+    where the number of steps does not. A single sample counts as a constant.
     """
-    samples = (prepare_seconds, step_seconds, other_prepare_seconds, other_step_seconds)
-    prepare, step, other_prepare, other_step = (np.asarray(it if len(it) > 1 else it * 2) for it in samples)
-    rate = float(_repayment(prepare, step, other_prepare, other_step))
-    if all(len(sample) == 1 for sample in samples):
-        return BreakEven(_steps(rate), None, None)
-    result = bootstrap(
-        (prepare, step, other_prepare, other_step),
-        _repayment,
-        n_resamples=RESAMPLES,
-        vectorized=True,
-        paired=False,
-        confidence_level=CONFIDENCE,
-        method="percentile",
-        rng=np.random.default_rng(SEED),
-    )
-    return BreakEven(
-        _steps(rate), _steps(float(result.confidence_interval.high)), _steps(float(result.confidence_interval.low))
-    )
+    rng = np.random.default_rng(SEED)
+    extra = _drawn(prepare, rng) - _drawn(other_prepare, rng)
+    saved = _drawn(other_step, rng) * (1 - _drawn_ratio(step, other_step, rng, paired=paired))
+    rate = saved / np.maximum(extra, SMALLEST_COST)
+    if all(len(series.seconds) == 1 for series in (prepare, step, other_prepare, other_step)):
+        return BreakEven(_steps(float(rate[0])), None, None)
+    low, high = _ends(rate[1:])
+    return BreakEven(_steps(float(rate[0])), _steps(high), _steps(low))
+
+
+def step_ratio(step: Series, other: Series, *, paired: bool = True) -> float:
+    """The level of one step over the other, round by round where they are `paired`."""
+    return float(_drawn_ratio(step, other, np.random.default_rng(SEED), paired=paired)[0])
 
 
 def share_interval(hits: int, trials: int) -> tuple[float, float]:
@@ -130,17 +151,62 @@ def windows(values: Sequence[float], most: int) -> tuple[list[float], list[float
     return [float(part.mean()) for part in parts], [float(series[part - 1].mean()) for part in parts]
 
 
-def _repayment(
-    prepare: NDArray[np.float64],
-    step: NDArray[np.float64],
-    other_prepare: NDArray[np.float64],
-    other_step: NDArray[np.float64],
-    axis: int = -1,
-) -> NDArray[np.float64]:
-    saved = np.median(other_step, axis=axis) - np.median(step, axis=axis)
-    cost = np.median(prepare, axis=axis) - np.median(other_prepare, axis=axis)
-    return np.asarray(saved / np.maximum(cost, SMALLEST_COST), dtype=np.float64)
+def _drawn_ratio(step: Series, other: Series, rng: np.random.Generator, *, paired: bool) -> Draws:
+    if not paired or len(step.seconds) != len(other.seconds):
+        return np.asarray(_drawn(step, rng) / _drawn(other, rng), dtype=np.float64)
+    ratios = np.asarray(step.seconds) / np.asarray(other.seconds)
+    return _drawn(Series(tuple(map(float, ratios)), step.launches), rng)
+
+
+def _drawn(series: Series, rng: np.random.Generator) -> Draws:
+    """The level of a series, and behind it what the level might as well have been, `RESAMPLES` times.
+
+    The rounds of a launch share its processes, so only launches are independent. They are few, as rounds may be, and a
+    bootstrap of few is too narrow: then the mean logarithm is drawn from Student's distribution, as the run takes it.
+    """
+    apart = _apart(series)
+    if len(apart) == 1:
+        return np.full(1 + RESAMPLES, series.level or apart[0])
+    if len(series.launches) < FEWEST_LAUNCHES and len(apart) >= FEWEST_RESAMPLED:
+        return np.concatenate([[series.level or float(np.median(apart))], _resampled(series.seconds, rng)])
+    logs = np.log(apart)
+    off = rng.standard_t(len(logs) - 1, RESAMPLES) * _error(logs)
+    level = series.level or float(np.exp(logs.mean()))
+    return np.asarray(level * np.exp(np.concatenate([[0.0], off])), dtype=np.float64)
+
+
+def _apart(series: Series) -> Draws:
+    """What counts as independent: the medians of launches where they are enough, or else the rounds."""
+    seconds = np.asarray(series.seconds)
+    if len(series.launches) < FEWEST_LAUNCHES:
+        return seconds
+    return np.asarray([np.median(part) for part in np.split(seconds, np.cumsum(series.launches)[:-1])])
+
+
+def _error(logs: Draws) -> float:
+    """The standard error of a mean."""
+    return float(logs.std(ddof=1)) / math.sqrt(len(logs))
+
+
+def _resampled(samples: Samples, rng: np.random.Generator) -> Draws:
+    """The medians of a bootstrap."""
+    found = bootstrap(
+        (np.asarray(samples),),
+        np.median,
+        n_resamples=RESAMPLES,
+        batch=max(1, MOST_VALUES_AT_ONCE // len(samples)),
+        vectorized=True,
+        confidence_level=CONFIDENCE,
+        method="percentile",
+        rng=rng,
+    )
+    return np.asarray(found.bootstrap_distribution, dtype=np.float64)
+
+
+def _ends(draws: Draws) -> tuple[float, float]:
+    low, high = np.quantile(draws, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return float(low), float(high)
 
 
 def _steps(rate: float) -> float:
-    return 1 / rate if rate > 0 else math.inf
+    return 1 + 1 / rate if rate > 0 else math.inf

@@ -92,8 +92,8 @@ class Memory:
     """The high-water mark of one step in a fresh process, on top of what was held before it (parameters, batch).
 
     `curve` holds the bytes of live tensors by position in the step, `record_bytes` the tape's or the plan's own size,
-    `lower_bound_bytes` the largest sum of values alive at once, `peaks_bytes` the peak of each repetition. A figure
-    that could not be had is None; `missing` gives the reason by the name of the figure.
+    `lower_bound_bytes` the largest sum of values alive at once, `peaks_bytes` the peak of each of several calls
+    in that process. `notes` say, by the name of a figure, why it could not be had and is None, or more of it.
     """
 
     peak_bytes: int | None
@@ -105,7 +105,7 @@ class Memory:
     record_bytes: int | None = None
     lower_bound_bytes: int | None = None
     peaks_bytes: tuple[int, ...] = ()
-    missing: Mapping[str, str] = field(default_factory=dict)
+    notes: Mapping[str, str] = field(default_factory=dict)
     record_entries: int | None = None
 
     @property
@@ -220,7 +220,10 @@ class ControlRow:
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """The A/A control of a run. `smallest_effect` is relative; None where too few cells were tried to say."""
+    """The A/A control of a run; within `smallest_effect` of 1, which is relative, 95 % of its intervals stayed.
+
+    It is None where too few cells were tried to say. It bounds no single verdict: each is held against its own cell.
+    """
 
     cells: int
     false_alarms: int
@@ -247,7 +250,8 @@ class Overhead:
 class Run:
     """One stored file: where, when and from which commit its records come. `environment` holds plain JSON values.
 
-    `interrupted` says why a run ended early, where it did.
+    `interrupted` says why a run ended early, where it did. `cautions` is None where the file does not say: a run
+    recovered from its journal never got as far as to look.
     """
 
     file: str
@@ -262,5 +266,5 @@ class Run:
     records: tuple[Record, ...]
     control: Control | None
     overhead: Overhead | None
-    cautions: tuple[Caution, ...]
+    cautions: tuple[Caution, ...] | None
     interrupted: str | None

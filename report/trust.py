@@ -20,10 +20,11 @@ from report.stored import Cell, Control, ControlRow, Overhead, Record, Run
 from report.wording import NOT_STORED, check_text, listed, width_text
 
 REASONS: dict[Why, str] = {
-    "precise": "because every ratio was precise enough",
+    "precise": "because every ratio to the tape was precise enough",
     "budget": "because the time allowed was spent",
     "fixed": "after a fixed number",
 }
+HELD = "Each verdict is held against its own cell: what lies within that of others may still be told."
 MOST_OPEN = 6
 """Sums that do not close and are named, those that miss most first; the others are counted."""
 
@@ -45,34 +46,37 @@ def remarks(results: Results, labels: Labels) -> list[Remark]:
 
 
 def control(results: Results, labels: Labels) -> Remark:
-    """What happens where an engine stands against itself, and so which effects are too small to be seen."""
-    subject = "What is the smallest effect that can be seen?"
+    """What happens where an engine stands against itself: how far its intervals reach, and how often beside 1."""
+    subject = "How far does an engine seem to be from itself?"
     tried = [(mark, run, run.control) for mark, run in _marked(results) if run.control and run.control.cells]
     if not tried:
-        sentence = "No control that pits an engine against itself is stored, so how small an effect shows is unknown."
+        sentence = "No control that pits an engine against itself is stored, so that is unknown."
         return Remark(subject, "cannot tell", "unknown", sentence)
-    effects = [it.smallest_effect for _, _, it in tried if it.smallest_effect is not None]
+    reaches = [it.smallest_effect for _, _, it in tried if it.smallest_effect is not None]
     sentences = [
         f"{mark}The same engine stood against itself in {units.plural(it.cells, 'control cell')}, "
         f"{it.false_alarms} of which came out as different all the same: {listed(list(_expected(it)))}. "
-        f"{_effect(it.smallest_effect)}"
+        f"{_reach(it.smallest_effect)}"
         for mark, _, it in tried
     ]
     alarms = [_alarm(row, labels) for _, _, it in tried for row in it.rows if row.false_alarm]
-    word = units.percent(max(effects)) if effects else "cannot tell"
-    return Remark(subject, word, "plain" if effects else "unknown", " ".join(sentences), tuple(alarms))
+    word = units.percent(max(reaches)) if reaches else "cannot tell"
+    return Remark(subject, word, "plain" if reaches else "unknown", " ".join(sentences), tuple(alarms))
 
 
 def cautions(results: Results, _: Labels) -> Remark:
     """What the runs warn of, with what was seen and what to do."""
     subject = "Was anything in the way?"
-    if not _stores(results):
+    silent = [mark for mark, run in _marked(results) if run.cautions is None]
+    if len(silent) == len(results.runs):
         return Remark(subject, NOT_STORED, "unknown", "These files do not say what else the machine was doing.")
-    found = [f"{mark}{it.kind}: {it.seen}. {it.advice}" for mark, run in _marked(results) for it in run.cautions]
-    if not found:
-        return Remark(subject, "no", "good", "The runs give no caution about load, throttling, swapping or build.")
-    sentence = f"The runs give {units.plural(len(found), 'caution')}; what was seen, and what to do:"
-    return Remark(subject, "yes", "bad", sentence, tuple(found))
+    rest = f" {listed([mark.strip() for mark in silent])} did not store whether anything was." if silent else ""
+    found = [f"{mark}{it.kind}: {it.seen}. {it.advice}" for mark, run in _marked(results) for it in run.cautions or ()]
+    if found:
+        sentence = f"The runs give {units.plural(len(found), 'caution')}.{rest} What was seen, and what to do:"
+        return Remark(subject, "yes", "bad", sentence, tuple(found))
+    word, tone = (NOT_STORED, "unknown") if silent else ("no", "good")
+    return Remark(subject, word, tone, f"The runs give no caution about load, throttling, swapping or build.{rest}")
 
 
 def rounds(results: Results, labels: Labels) -> Remark:
@@ -162,13 +166,16 @@ def _own(it: Overhead, share: float) -> str:
 
 
 def interruptions(results: Results) -> list[str]:
-    """For each run that ended early, why, and how many of its rows never ran."""
-    found = []
-    for mark, run in _marked(results):
-        if run.interrupted:
-            lost = sum(row.status == "not run" for row in run.records)
-            found.append(f"{mark}{run.interrupted.rstrip('.')}. {units.plural(lost, 'row')} never ran.")
-    return found
+    """For each run that ended early, why, and how many of its rows never ran, where it lists them."""
+    ended = [(mark, run.interrupted.rstrip("."), run) for mark, run in _marked(results) if run.interrupted]
+    return [f"{mark}{why}. {_never_ran(run)}" for mark, why, run in ended]
+
+
+def _never_ran(run: Run) -> str:
+    lost = sum(row.status == "not run" for row in run.records)
+    if not lost:  # a run that was killed could not list what was still to come
+        return "It lists no row that never ran: which rows were still to come, if any, is not known."
+    return f"{units.plural(lost, 'row')} never ran."
 
 
 REMARKS: tuple[Callable[[Results, Labels], Remark], ...] = (control, cautions, rounds, warm_ups, sums, overhead)
@@ -177,10 +184,6 @@ REMARKS: tuple[Callable[[Results, Labels], Remark], ...] = (control, cautions, r
 def _marked(results: Results) -> list[tuple[str, Run]]:
     several = len(results.runs) > 1
     return [(f"[{place}] " if several else "", run) for place, run in enumerate(results.runs, 1)]
-
-
-def _stores(results: Results) -> bool:
-    return any(row.schema > 1 for row in results.records) or any(run.cautions for run in results.runs)
 
 
 def _expected(control: Control) -> Iterator[str]:
@@ -196,10 +199,10 @@ def _expected(control: Control) -> Iterator[str]:
         )
 
 
-def _effect(effect: float | None) -> str:
-    if effect is None:
-        return "These are too few to say how small an effect shows."
-    return f"Effects under {units.percent(effect)} cannot be seen."
+def _reach(reach: float | None) -> str:
+    if reach is None:
+        return "These are too few to say how far its intervals reach."
+    return f"In 95 % of all these cells its interval stayed within {units.percent(reach)} of 1. {HELD}"
 
 
 def _alarm(row: ControlRow, labels: Labels) -> str:

@@ -21,14 +21,14 @@ def picture(scene: Scene, control: Control, place: int) -> Picture | None:
     rows = sorted(control.rows, key=lambda row: row.value)
     if not rows:
         return None
-    effect = control.smallest_effect
+    reach = control.smallest_effect
     low, high = min(row.low for row in rows), max(row.high for row in rows)
-    if effect is not None:
-        low, high = min(low, 1 / (1 + effect)), max(high, 1 + effect)
+    if reach is not None:
+        low, high = min(low, 1 / (1 + reach)), max(high, 1 + reach)
 
     def paint(axes: Axes) -> None:
-        if effect is not None:
-            axes.axhspan(1 / (1 + effect), 1 + effect, color=INK, alpha=BAND, linewidth=0)
+        if reach is not None:
+            axes.axhspan(1 / (1 + reach), 1 + reach, color=INK, alpha=BAND, linewidth=0)
         axes.axhline(1, color=INK, linewidth=1, alpha=0.7)
         for index, row in enumerate(rows):
             colour = scene.palette.engine(row.engine).colour
@@ -46,8 +46,8 @@ def picture(scene: Scene, control: Control, place: int) -> Picture | None:
     name = slug("control", place)
     told = f"{units.plural(control.false_alarms, 'false alarm')} in {units.plural(control.cells, 'cell')}"
     notes = ["A dot is the ratio of an engine to itself, a bar its interval; a cross is a false alarm."]
-    if effect is not None:
-        notes.append(f"Grey: effects under {units.percent(effect)}, which this run cannot show.")
+    if reach is not None:
+        notes.append(f"Grey: within {units.percent(reach)} of 1, as 95 % of the intervals are.")
     return Picture(
         name=name,
         title="The same engine against itself",

@@ -11,7 +11,7 @@ from report.charts.canvas import Picture, draw
 from report.charts.rows import row_height, strip
 from report.charts.scene import FEW_SAMPLES, Point, Scene, described, name_of
 from report.results import cells
-from report.statistics import estimate
+from report.statistics import Series, level_of
 from report.stored import Question, Record
 
 QUESTIONS: tuple[Question, ...] = ("step", "forward", "backward")
@@ -52,11 +52,11 @@ def _picture(scene: Scene, title: str, rows: list[Record]) -> Picture:
 
 def _lines(row: Record) -> Iterator[tuple[str, Point]]:
     yield f"{row.engine}, host", Point.of_time(row, 1)
-    yield "device", _point(row.engine, row.device_seconds)
+    yield "device", _point(row, row.device_seconds)
     if row.every and row.every.seconds_per_call:
-        yield f"host, every {units.plural(row.every.steps, 'step')}", _point(row.engine, row.every.seconds_per_call)
+        yield f"host, every {units.plural(row.every.steps, 'step')}", _point(row, row.every.seconds_per_call)
 
 
-def _point(engine: str, samples: tuple[float, ...]) -> Point:
-    time = estimate(samples)
-    return Point(engine, 1, time.value, time.low, time.high, samples if len(samples) <= FEW_SAMPLES else ())
+def _point(row: Record, samples: tuple[float, ...]) -> Point:
+    time = level_of(Series(samples, row.launches))
+    return Point(row.engine, 1, time.value, time.low, time.high, samples if len(samples) <= FEW_SAMPLES else ())

@@ -64,7 +64,7 @@ def _picture(scene: Scene, cell: Cell, told: list[tuple[Record, Memory]]) -> Pic
         svg=draw(name, f"Live bytes along a step. {'; '.join(texts)}", scene.palette, paint),
         notes=("Dotted: the peak that the allocator saw. Dashed: the lower bound.", *map(_figures, told)),
         missing=tuple(
-            f"{row.engine}: {memory.missing.get('curve', NOT_STORED)}" for row, memory in told if not memory.curve
+            f"{row.engine}: {memory.notes.get('curve', NOT_STORED)}" for row, memory in told if not memory.curve
         ),
         keys=scene.keys([row for row, _ in drawn]),
     )
@@ -76,7 +76,7 @@ def _figures(told: tuple[Record, Memory]) -> str:
     for field, words in FIGURES:
         value: int | None = getattr(memory, field)
         write = units.count if field == "allocations" else units.size
-        shown = f"{units.DASH} ({memory.missing.get(field, NOT_STORED)})" if value is None else write(value)
+        shown = f"{units.DASH} ({memory.notes.get(field, NOT_STORED)})" if value is None else write(value)
         texts.append(f"{words} {shown}")
     each = memory.bytes_per_entry
     if each is not None and memory.record_entries:

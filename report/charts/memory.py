@@ -30,7 +30,7 @@ class Bar:
     def of(cls, row: Record, memory: Memory) -> Bar:
         """The bar of a row, with its peak or with a dash and why there is none."""
         if memory.peak_bytes is None:
-            return cls(row, memory, 0, f"{units.DASH} {memory.missing['peak_bytes']}")
+            return cls(row, memory, 0, f"{units.DASH} {memory.notes['peak_bytes']}")
         return cls(row, memory, memory.peak_bytes, units.size(memory.peak_bytes))
 
     @property
@@ -74,6 +74,7 @@ def _picture(scene: Scene, place: Cell, rows: list[Record], bars: list[Bar]) -> 
         notes=(
             *(BOUND if bounded else ()),
             *_held(bars),
+            *_noted(labels, bars),
             f"Method: {', '.join(sorted({bar.memory.method for bar in bars}))}.",
         ),
         missing=scene.gaps(rows),
@@ -84,5 +85,12 @@ def _held(bars: list[Bar]) -> tuple[str, ...]:
     held = [bar.memory.live_bytes_before for bar in bars]
     texts = dict.fromkeys(units.size(size) for size in held if size is not None)
     repeated = max(len(bar.memory.peaks_bytes) for bar in bars)
-    taken = "One figure a row" if repeated <= 1 else f"The table has the peaks of all {repeated} processes"
+    taken = "One figure a row" if repeated <= 1 else f"The table has the peaks of all {repeated} calls"
     return (f"{taken}, so no interval. Held before the step: {' or '.join(texts) or 'not stored'}.",)
+
+
+def _noted(labels: list[str], bars: list[Bar]) -> tuple[str, ...]:
+    """What rows say of peaks that they have."""
+    told = zip(labels, bars, strict=True)
+    found = [(label, bar.memory.notes.get("peak_bytes")) for label, bar in told if bar.memory.peak_bytes is not None]
+    return tuple(f"{label}: {note}." for label, note in found if note)

@@ -15,6 +15,7 @@ from report import units
 from report.charts.canvas import Key, Picture, draw
 from report.charts.rows import around_one, label_rows, row_height
 from report.charts.scene import Scene
+from report.facts import source
 from report.results import engine_rank
 from report.stored import Cell, Question, Ratio
 
@@ -67,6 +68,7 @@ def picture(scene: Scene) -> Picture | None:
         svg=draw(NAME, f"Time of {STATIC}. {'; '.join(told)}", scene.palette, paint, row_height(len(drawn)), WIDTH),
         notes=(
             f"Each model in the largest cell measured; the figure on the right is the share of {OTHERS[0]}'s time.",
+            source(scene.results, {line.cell.device for line in drawn}),
         ),
         keys=tuple(Key(made.variable, made.glyph, f"of {it}") for it in engines for made in [scene.palette.engine(it)]),
     )

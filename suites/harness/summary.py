@@ -19,8 +19,8 @@ def summary(session: Session) -> Iterator[str]:
     if control["cells"]:
         yield (
             f"A/A control: the same engine ran twice in {control['cells']} cells, and its interval left 1 out in "
-            f"{control['false_alarms']} ({_expected(session)}); effects below {100 * control['smallest_effect']:.1f} % "
-            "cannot be seen today"
+            f"{control['false_alarms']} ({_expected(session)}); in 95 % of the cells it stayed within "
+            f"{100 * control['smallest_effect']:.1f} %; each verdict is held against its own cell"
         )
     if cost["round_seconds"]:
         yield (
@@ -51,4 +51,4 @@ def _expected(session: Session) -> str:
     fewest, _ = session.effort.launches
     if fewest >= FEWEST_LAUNCHES:
         return "1 in 20 would by chance"
-    return "1 in 20 would, were processes alike: no verdict rests on an interval alone"
+    return "1 in 20 would, were processes alike: a claim also exceeds the control, or a wide margin without"

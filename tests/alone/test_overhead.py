@@ -77,7 +77,7 @@ def test_a_session_stores_what_measuring_cost_it_and_that_is_little():
 @pytest.mark.parametrize(
     ("effort", "expected"),
     [
-        ("quick", "1 in 20 would, were processes alike: no verdict rests on an interval alone"),
+        ("quick", "1 in 20 would, were processes alike: a claim also exceeds the control, or a wide margin without"),
         ("standard", "1 in 20 would by chance"),
     ],
 )
@@ -93,7 +93,7 @@ def test_the_summary_says_what_an_interval_is_worth_and_what_measuring_cost(effo
     ]
     control, cost = list(summary(session))[1:3]
     assert "ran twice in 2 cells, and its interval left 1 out in 1 (" in control
-    assert f"({expected}); effects below 5.8 % cannot be seen today" in control
+    assert f"({expected}); in 95 % of the cells it stayed within 5.8 %; each verdict is held against" in control
     assert cost == "own cost: 6.7 % of the time of rounds, 1.00 s a cell, 1.00 s in step: one"
 
 

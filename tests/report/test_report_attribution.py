@@ -125,3 +125,8 @@ def test_the_page_says_the_largest_switch_and_the_picture_every_one(taken_apart:
 
 def test_switches_have_no_colour_or_legend_of_an_engine(taken_apart: Results) -> None:
     assert taken_apart.engines == ["tape", "graph"]
+
+
+def test_rows_of_two_runs_share_no_round(make: Any, empty_run: Json, results_of: Callable[..., Results]) -> None:
+    first, second = rows(make, MEDIANS), rows(make, {"native": 5.0})
+    assert attributions(results_of(empty_run | {"benchmarks": first}, empty_run | {"benchmarks": second})) == []

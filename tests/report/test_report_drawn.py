@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -35,7 +36,7 @@ from report.charts.scene import Scene
 from report.labels import Labels
 from report.repayment import repayments
 from report.results import Results, cells
-from report.statistics import windows
+from report.statistics import BreakEven, windows
 from report.stored import Record
 
 Json = dict[str, Any]
@@ -185,14 +186,28 @@ def test_break_even_lines_cross_at_the_mark(scene: Scene) -> None:
     drawn = {}
     for engine in ("tape", "graph"):
         (line,) = lines_of(scene, engine, marked=False)
-        (_, last), (start, end) = xs(line), ys(line)
-        drawn[engine] = (start, (end - start) / last)
-    assert drawn["tape"] == pytest.approx((0.02, float(np.median(found[0].other_step.seconds_per_call))))
-    assert drawn["graph"] == pytest.approx((0.5, float(np.median(found[0].step.seconds_per_call))))
+        (first, last), (start, end) = xs(line), ys(line)
+        assert first == 1  # getting ready holds the first step
+        drawn[engine] = (start, (end - start) / (last - 1))
+    graph, tape = (np.asarray(row.seconds_per_call) for row in (found[0].step, found[0].other_step))
+    assert drawn["tape"] == pytest.approx((0.02, float(np.median(tape))))
+    assert drawn["graph"] == pytest.approx((0.5, float(np.median(tape) * np.median(graph / tape))))
     mark = next(line for line in Kept.last.lines if line.get_color() == INK and line.get_marker() == "o")
     ((at,), (height,)) = xs(mark), ys(mark)
     for start, step in drawn.values():
-        assert start + at * step == pytest.approx(height)
+        assert start + (at - 1) * step == pytest.approx(height)
+
+
+def test_no_crossing_is_marked_where_none_can_be_told(scene: Scene) -> None:
+    found = [repayment for repayment in repayments(scene.results) if repayment.cell.workload == "mlp"]
+    at_once = BreakEven(1.0, 1.0, 1.4)
+    break_even.picture(scene, [replace(it, result=at_once) for it in found])
+    assert not [line for line in Kept.last.lines if line.get_color() == INK]
+    unsure = BreakEven(322_201.0, 780.0, math.inf)
+    picture = break_even.picture(scene, [replace(it, result=unsure) for it in found])
+    assert not [line for line in Kept.last.lines if line.get_color() == INK]
+    assert xs(lines_of(scene, "graph", marked=False)[0])[1] < 1000  # nor does it stretch the axis
+    assert "cannot tell [780," in picture.notes[0]
 
 
 def test_the_loss_is_drawn_to_its_end(scene: Scene) -> None:

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from report.charts import overview
 from report.charts.palette import Palette
 from report.charts.scene import Scene
+from report.facts import facts, source
 from report.labels import Labels
-from report.results import Results
+from report.records import read_run
+from report.results import Results, merge
 from report.stored import Record
 
 Json = dict[str, Any]
 Read = Callable[..., Results]
+
+
+def plain(text: str) -> str:
+    """Text with ordinary spaces."""
+    return text.replace("\N{NO-BREAK SPACE}", " ")
 
 
 def scene_of(results: Results) -> Scene:
@@ -52,6 +61,32 @@ def test_a_cell_without_a_ratio_leaves_its_place_to_the_next_largest(run: Json, 
             facts |= {"ratio": None, "ratios": []}
     (line,) = [one for one in overview.lines(scene_of(results_of(run)), "step") if one.cell.workload == "cnn"]
     assert 0 < line.cell.batch_size < row.cell.batch_size
+
+
+def test_the_picture_says_of_which_run_it_is(run: Json, results_of: Read) -> None:
+    """It is shown without its page, too."""
+    picture = overview.picture(scene_of(results_of(run)))
+    assert picture is not None
+    assert plain(picture.notes[-1]) == (
+        "Stored run 0001 of commit 0123456789ab, effort quick, on Example CPU, 2 threads."
+    )
+    second = copy.deepcopy(run)
+    second["commit_info"]["dirty"] = True
+    second["machine_info"]["environment"] |= {"gpu": "Example GPU", "effort": None}
+    assert "GPU" not in source(results_of(second), {"cpu"})
+    for row in second["benchmarks"]:
+        row["extra_info"]["device"] = "cuda"
+    picture = overview.picture(scene_of(results_of(run, second)))
+    assert picture is not None
+    assert plain(picture.notes[-1]) == (
+        "Stored runs 0001 of commit 0123456789ab, effort quick; 0002 of commit 0123456789ab, uncommitted changes, "
+        "effort not stored, on Example GPU, Example CPU, 2 threads."
+    )
+
+
+def test_the_page_names_its_runs_by_number(run: Json, results_of: Read, store: Callable[..., Path]) -> None:
+    assert dict(facts(results_of(run, run)))["run"] == "0001; 0002"
+    assert dict(facts(merge([read_run(store(run, "mine.json"))])))["run"] == "mine"
 
 
 def test_without_pairs_there_is_no_picture(empty_run: Json, results_of: Read, make: SimpleNamespace) -> None:

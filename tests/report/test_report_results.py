@@ -10,8 +10,11 @@ from typing import Any
 import pytest
 
 from report.fields import ReportError
+from report.labels import Labels
+from report.page import render
 from report.records import read_run
 from report.results import NothingStoredError, Results, engine_rank, merge, newest
+from report.verdict import headline
 
 Json = dict[str, Any]
 Store = Callable[..., Path]
@@ -64,6 +67,35 @@ def test_a_ratio_is_found_from_either_side(
     assert (own.value, own.low, own.high) == (0.5, 0.4, 0.8)
     assert (turned.to, turned.value, turned.low, turned.high) == ("graph", 2.0, 1.25, 2.5)
     assert results.ratio(cell, "graph", to="torch_eager") is None
+
+
+def paired_rows(make: SimpleNamespace) -> list[Json]:
+    """The tape and a graph that takes half its time."""
+    rows: list[Json] = make.cell("step", "mlp", 8, {"tape": 2.0, "graph": 1.0})
+    return rows
+
+
+def test_a_row_that_a_later_file_calls_wrong_has_no_ratio(
+    empty_run: Json, make: SimpleNamespace, results_of: Callable[..., Results]
+) -> None:
+    rows = paired_rows(make)
+    wrong = {"missing": [make.gap(make.extra("step", "mlp", "graph", 8), "wrong", "w1 is off by 1e-1")]}
+    results = results_of(empty_run | {"benchmarks": rows}, empty_run | wrong)
+    assert results.ratio(results.records[0].cell, "graph", to="tape") is None
+    assert headline(results, Labels.of(results.records)).startswith("These results cannot tell")
+    assert "0.500" not in render(results)
+
+
+def test_a_row_measured_again_alone_has_not_the_ratio_of_its_predecessor(
+    empty_run: Json, make: SimpleNamespace, results_of: Callable[..., Results]
+) -> None:
+    again = make.row(make.extra("step", "mlp", "graph", 8), [3.0] * 12)
+    results = results_of(empty_run | {"benchmarks": paired_rows(make)}, empty_run | {"benchmarks": [again]})
+    cell = results.records[0].cell
+    assert results.ratio(cell, "graph", to="tape") is None
+    assert results.ratio(cell, "tape", to="graph") is None
+    both = results_of(empty_run | {"benchmarks": [again]}, empty_run | {"benchmarks": paired_rows(make)})
+    assert both.ratio(cell, "graph", to="tape") is not None
 
 
 def test_engines_come_in_one_order() -> None:

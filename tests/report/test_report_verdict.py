@@ -12,6 +12,7 @@ import pytest
 from report.answers import Answer
 from report.labels import Labels
 from report.limitations import limitations
+from report.page import render
 from report.results import Results
 from report.verdict import headline, verdict
 
@@ -117,21 +118,41 @@ def test_the_interface_cost_stands_in_the_small_print(run: Json, results_of: Rea
     )
 
 
-def break_even(make: SimpleNamespace, step_of_graph: float, prepare_batch: int = 8) -> list[Json]:
-    """Rows whose break-even is (5 - 1) / (0.3 - step_of_graph)."""
+def break_even(
+    make: SimpleNamespace, step_of_graph: float, prepare_batch: int = 8, step_of_tape: float = 0.3
+) -> list[Json]:
+    """Rows whose break-even is 1 + (5 - 1) / (0.3 - step_of_graph): getting ready holds the first step."""
     rows = []
-    for engine, prepare, step in (("tape", 1.0, 0.3), ("graph", 5.0, step_of_graph)):
+    for engine, prepare, step in (("tape", 1.0, step_of_tape), ("graph", 5.0, step_of_graph)):
         rows.append(make.row(make.extra("preparing", "mlp", engine, prepare_batch), [prepare]))
         rows.append(make.row(make.extra("step", "mlp", engine, 8), [step]))
     return rows
 
 
-@pytest.mark.parametrize("case", [(0.1, "pays off", "after 20 steps"), (0.3, "never", "never")])
+@pytest.mark.parametrize("case", [(0.1, "pays off", "after 21 steps"), (0.3, "never", "never")])
 def test_break_even(empty_run: Json, make: SimpleNamespace, results_of: Read, case: tuple[float, str, str]) -> None:
     step, word, text = case
     answer = answers(results_of(empty_run | {"benchmarks": break_even(make, step)}))["break-even"]
     assert (answer.word, plain(answer.sentence)) == (word, f"mlp, batch 8: {text}.")
     assert "Derived" in answer.details[-1]
+
+
+@pytest.mark.parametrize(
+    ("value", "verdict", "word", "text"),
+    [
+        (0.99, "faster", "pays off", "after 401 steps"),
+        (0.99, "no difference", "cannot tell", "cannot tell [1, never]"),
+        (1.01, "cannot tell", "cannot tell", "cannot tell [1, never]"),
+        (1.01, "slower", "never", "never"),
+    ],
+)
+def test_break_even_is_no_surer_than_the_word_on_the_steps(
+    empty_run: Json, make: SimpleNamespace, results_of: Read, value: float, verdict: str, word: str, text: str
+) -> None:
+    rows = break_even(make, 1.0 * value, step_of_tape=1.0)
+    rows[-1]["extra_info"]["ratios"] = [make.ratio("tape", value) | {"verdict": verdict}]
+    answer = answers(results_of(empty_run | {"benchmarks": rows}))["break-even"]
+    assert (answer.word, plain(answer.sentence)) == (word, f"mlp, batch 8: {text}.")
 
 
 def test_break_even_never_mixes_batch_sizes(empty_run: Json, make: SimpleNamespace, results_of: Read) -> None:
@@ -209,13 +230,85 @@ def test_limitations_follow_from_the_runs(run: Json, results_of: Read) -> None:
     launches = {len(row.launches) for row in results_of(run).records if row.schema > 1}
     assert ("Where a cell had a single launch" in texts) == (0 in launches)
     assert ("Where a cell had several launches" in texts) == (3 in launches)
-    assert "no word is given for such an interval alone" in texts
+    assert "a difference is claimed only where the interval also lies further from 1" in texts
     run["benchmarks"][0]["extra_info"]["agreement"]["verdict"] = "unchecked"
     second = run | {"commit_info": {"id": "fedcba9876543210", "dirty": True}}
     texts = plain(" ".join(limitations(results_of(run, second))))
     assert "no commit holds" in texts
     assert "2 commits" in texts
     assert "1 measured row went without a check" in texts
+
+
+def claimed(make: SimpleNamespace, low: float, high: float, verdict: str, launches: int = 1) -> list[Json]:
+    """Two rows of one cell, of which one stores this ratio to the other with this word."""
+    rows: list[Json] = make.cell("step", "mlp", 8, {"tape": 1e-3, "graph": 1e-3})
+    for row in rows:
+        row["extra_info"] |= {"stopped": {"why": "precise", "rounds": 12, "width": 0.01, "wanted": 0.05}, "ratios": []}
+    ratio = make.ratio("tape", (low + high) / 2, low, high)
+    rows[1]["extra_info"]["ratios"] = [ratio | {"verdict": verdict, "launches": launches}]
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict", "reach", "launches", "supported"),
+    [
+        (0.70, 0.79, "faster", None, 1, True),
+        (0.85, 0.90, "faster", None, 1, False),  # within what two processes that run the same may differ by
+        (1.10, 1.20, "slower", None, 1, False),
+        (1.10, 1.20, "slower", 1.02, 1, True),
+        (1.10, 1.20, "slower", 1.15, 1, False),
+        (0.99, 1.01, "no difference", None, 1, False),
+        (0.99, 1.01, "no difference", 1.02, 1, True),
+        (0.99, 1.01, "no difference", 1.10, 1, False),
+        (0.99, 1.01, "cannot tell", None, 1, True),
+        (0.85, 0.90, "faster", None, 5, True),
+    ],
+)
+def test_words_that_rest_on_one_launch_alone_are_counted(
+    empty_run: Json,
+    make: SimpleNamespace,
+    results_of: Read,
+    low: float,
+    high: float,
+    verdict: str,
+    reach: float | None,
+    launches: int,
+    supported: bool,
+) -> None:
+    rows = claimed(make, low, high, verdict, launches)
+    whole = empty_run | {"benchmarks": rows}
+    if reach is not None:
+        seen = {"value": 1.0, "low": 1 / reach, "high": reach, "rounds": 12, "false_alarm": False}
+        twin = {**rows[0]["extra_info"], **seen}
+        whole["control"] = {"cells": 1, "false_alarms": 0, "smallest_effect": 0.1, "rows": [twin]}
+    texts = plain(" ".join(limitations(results_of(whole))))
+    assert ("in 1 comparison its word rests on the rounds of one launch alone" in texts) != supported
+    assert ("equality, only beside a control" in texts) == (launches == 1)
+
+
+def test_what_launches_share_and_when_they_end_is_said(second_results: Results, whole_results: Results) -> None:
+    told, untold = (" ".join(limitations(results)) for results in (second_results, whole_results))
+    for text in (
+        "where libraries, stack and heap lie is drawn once a run, and is in no interval",
+        "until every ratio to the tape (or, without it, to the first engine) is narrow enough and",
+        "somewhat oftener than the interval's 5 in 100",
+    ):
+        assert text in told
+        assert text not in untold
+
+
+def test_steps_of_learning_are_no_pairs_even_where_an_older_file_stores_ratios(run: Json, results_of: Read) -> None:
+    trained = [row["extra_info"] for row in run["benchmarks"] if row["extra_info"]["question"] == "learning"]
+    page = render(results_of(run))
+    ratio = {"to": "tape", "value": 0.5, "low": 0.49, "high": 0.51, "confidence": 0.95, "rounds": 240}
+    trained[1]["ratios"] = [ratio | {"verdict": "faster"}]
+    results = results_of(run)
+    assert all(row.ratios == () for row in results.of("learning"))
+    assert render(results) == page
+    table = page.split('id="rows-learning"')[1].split("</table>")[0]
+    assert "94.0" in table
+    assert not {"faster", "slower", "ratio to tape"} & set(re.findall(r"ratio to \w+|\w+", table))
+    assert answers(results)["learning"].word == "equal"
 
 
 def test_rows_that_went_unchecked_are_counted_by_question(run: Json, results_of: Read) -> None:
