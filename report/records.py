@@ -120,6 +120,7 @@ def _record(row: Field, *, measured: bool) -> tuple[Field, Record]:
         split_seconds=extra.maybe("split", read_parts) or {},
         split_check=extra.maybe("split_check", read_check),
         interval=extra.maybe("interval", read_interval),
+        notes=extra.maybe("notes", _notes),
     )
     return row, record
 
@@ -165,6 +166,10 @@ def _start(extra: Field, question: Question) -> Start:
     if cold is None or question != "preparing":
         return ""
     return "cold" if cold else "warm"
+
+
+def _notes(notes: Field) -> dict[str, str]:
+    return {stage: note.text() for stage, note in notes.members().items()}
 
 
 def _counters(counters: Field) -> dict[str, int]:

@@ -163,8 +163,9 @@ class Record:
     """One row: one engine in one cell. `seconds_per_call` is empty, and `reason` filled, where nothing was measured.
 
     `collector` says whether the garbage collector was on inside rounds, `positions` where in the order of each round
-    this engine stood, `device_seconds` what a GPU's own events say of the same rounds. What an older file does not
-    store is None or empty, and so is the style of an engine that never got as far as to say it.
+    this engine stood, `device_seconds` what a GPU's own events say of the same rounds. `notes` say by the name of a
+    stage what a measured row lacks and why, or what an engine warned of; None where an older file does not tell. What
+    else it does not store is None or empty, and so is the style of an engine that never got as far as to say it.
     """
 
     schema: int
@@ -197,6 +198,7 @@ class Record:
     split_seconds: Mapping[str, float]
     split_check: Check | None
     interval: Interval | None
+    notes: Mapping[str, str] | None
 
     @property
     def ops(self) -> int:

@@ -120,6 +120,23 @@ def warm_ups(results: Results, labels: Labels) -> Remark:
     return Remark(subject, "not all", "bad", sentence, _by_engine(restless, labels))
 
 
+def stages(results: Results, labels: Labels) -> Remark:
+    """What measured rows lack all the same, and what their engines warned of while they got ready."""
+    subject = "Did every stage of a row go well?"
+    known = [row for row in results.records if row.status == "measured" and row.notes is not None]
+    if not known:
+        return Remark(subject, NOT_STORED, "unknown", "These files do not hold what a measured row lacks.")
+    details = tuple(
+        f"{stage} of {row.engine}, {_cell(row.cell, labels)}: {note}"
+        for row in known
+        for stage, note in (row.notes or {}).items()
+    )
+    if not details:
+        text = f"None of {units.plural(len(known), 'measured row')} lacks a part, and no engine warned of anything."
+        return Remark(subject, "yes", "good", text)
+    return Remark(subject, "not all", "bad", "Rows that lack a part, or whose engine warned of something:", details)
+
+
 def sums(results: Results, labels: Labels) -> Remark:
     """Which phases and splits do not add up to their total."""
     subject = "Do the parts add up?"
@@ -178,7 +195,15 @@ def _never_ran(run: Run) -> str:
     return f"{units.plural(lost, 'row')} never ran."
 
 
-REMARKS: tuple[Callable[[Results, Labels], Remark], ...] = (control, cautions, rounds, warm_ups, sums, overhead)
+REMARKS: tuple[Callable[[Results, Labels], Remark], ...] = (
+    control,
+    cautions,
+    rounds,
+    warm_ups,
+    stages,
+    sums,
+    overhead,
+)
 
 
 def _marked(results: Results) -> list[tuple[str, Run]]:

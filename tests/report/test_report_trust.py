@@ -122,6 +122,20 @@ def test_the_end_of_rounds_is_counted_by_cell(second_results: Results) -> None:
     assert any(plain(it).startswith("Out of time, step: cnn, cpu, batch 1: 4.1 % wide") for it in remark.details)
 
 
+def test_what_a_measured_row_lacks_is_named_with_the_reason(second_run: Json, results_of: Read) -> None:
+    rows = [row["extra_info"] for row in second_run["benchmarks"]]
+    for extra in rows:
+        extra["notes"] = {}
+    calm = said(results_of(second_run))["well?"]
+    assert (calm.word, calm.tone) == ("yes", "good")
+    rows[0]["notes"] = {"split": "crashed: worker was killed by signal 9 (SIGKILL) in 'split'"}
+    found = said(results_of(second_run))["well?"]
+    assert (found.word, found.tone) == ("not all", "bad")
+    (detail,) = found.details
+    assert detail.startswith(f"split of {rows[0]['engine']}, {rows[0]['question']} ")
+    assert detail.endswith(": crashed: worker was killed by signal 9 (SIGKILL) in 'split'")
+
+
 def test_restless_warm_ups_and_open_sums_are_named(second_results: Results) -> None:
     restless = [row for row in second_results.records if row.warm_up and not row.warm_up.stable]
     remark = said(second_results)["settle?"]
@@ -137,7 +151,7 @@ def test_restless_warm_ups_and_open_sums_are_named(second_results: Results) -> N
 
 def test_older_files_are_said_to_store_none_of_it(whole_results: Results) -> None:
     assert [remark.word for remark in remarks(whole_results, Labels.of(whole_results.records))] == [
-        "cannot tell", *["not stored"] * 5,
+        "cannot tell", *["not stored"] * 6,
     ]  # fmt: skip
     assert interruptions(whole_results) == []
 
