@@ -27,8 +27,8 @@ three times in four."""
 
 UNCONTROLLED = 1.25
 """How far two processes that run the same may lie apart, where no control shows it: the control of a single launch
-reached further in 3 of 485 cells, over all runs on a CPU that stood in `results/` when this was chosen. The page says the
-same (`report/limitations.py`)."""
+reached further in 3 of 485 cells, over all runs on a CPU that stood in `results/` when this was chosen. The page says
+the same (`report/limitations.py`)."""
 
 Verdict = Literal["faster", "slower", "no difference", "cannot tell"]
 
@@ -75,8 +75,8 @@ class Ratio:
 class Control:
     """What a session's A/A controls say, each the same engine twice, in processes of its own, under the same schedule.
 
-    `smallest_effect` is relative: the 95th percentile, over the controls, of the far end of their intervals, which is how
-    far processes that run the same seem to lie apart. A verdict is held against the control of its own cell.
+    `smallest_effect` is relative: the 95th percentile, over the controls, of the far end of their intervals, which is
+    how far processes that run the same seem to lie apart. A verdict is held against the control of its own cell.
     """
 
     cells: int

@@ -88,7 +88,7 @@ class Worker:
     def ready(self) -> Ready:
         """The cell at hand."""
         if self.guest not in self._ready:
-            raise RuntimeError("nothing is ready: not told to prepare, out of memory, or ended meanwhile")
+            raise RuntimeError("nothing is ready: it was not prepared, or was ended or let go of meanwhile")
         return self._ready[self.guest]
 
     def forget(self) -> None:

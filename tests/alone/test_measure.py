@@ -272,8 +272,11 @@ def test_rounds_stop_when_the_interval_is_narrow_or_the_budget_is_spent_and_say_
     assert spent.stopped["why"] == "budget"
     assert spent.stopped["rounds"] == len(spent.samples) == 12
     monkeypatch.setattr("suites.harness.measure._is_open", lambda *_: True)
-    untold = rows_of(conductor, ["3 ms", "right"], effort=replace(BRIEF, precision=1e9, max_rounds=12))["right"]
-    assert (untold.stopped["why"], untold.stopped["rounds"]) == ("precise", BRIEF.min_rounds)  # one launch: width alone
+    untold = rows_of(conductor, ["3 ms", "right"], effort=replace(BRIEF, precision=1e9, seconds_per_engine=60.0))[
+        "right"
+    ]
+    of_three = 3 * math.ceil(BRIEF.min_rounds / 3)  # whole blocks, the control's place among them
+    assert (untold.stopped["why"], untold.stopped["rounds"]) == ("precise", of_three)  # in one launch by width alone
     untold = rows_of(conductor, ["3 ms", "right"], effort=replace(BRIEF, precision=1e9, launches=(3, 4)))["right"]
     assert (untold.stopped["why"], len(untold.launches)) == ("budget", 4)
     fixed = rows_of(conductor, ["3 ms", "right"], replace(CELL, rounds=4))["right"]
