@@ -352,6 +352,20 @@ def test_a_memory_row_is_measured_in_a_fresh_process_and_stored_as_plain_data(of
     assert json.loads(json.dumps(found.memory)) == found.memory
 
 
+def test_of_graphs_that_torch_captured_the_pools_are_the_arena(monkeypatch):
+    segments = [
+        {"segment_pool_id": pool, "total_size": size, "allocated_size": used}
+        for pool, size, used in (((0, 0), 100, 90), ((0, 1), 20, 7), ((2, 0), 4, 4))
+    ]
+    monkeypatch.setattr(torch.cuda, "memory_snapshot", lambda: segments)
+    assert memory._arena({}, "cuda:0") == (24, 11, True, True)
+    monkeypatch.setattr(torch.cuda, "memory_snapshot", lambda: segments[:1])
+    assert memory._arena({}, "cuda:0") == (0, 0, False, False)
+    own = {"arena_bytes": 50, "arena_kept_bytes": 5, "cuda_graphs": 1}  # who keeps an account is believed
+    assert memory._arena(own, "cuda:0") == (50, 5, True, False)
+    assert memory._arena({"arena_bytes": 50}, "cpu") == (50, 50, False, False)
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
 def test_on_a_gpu_the_peak_is_the_caching_allocator_s_and_its_events_agree():
     cell = replace(IMAGES, device="cuda")

@@ -228,6 +228,16 @@ def test_regions_run_on_a_gpu() -> None:
     torch.testing.assert_close(executable(x, y)[0], (torch.tanh(x * y) * 2.0).sum(0), rtol=2e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("device", "elsewhere"), [("cpu", False), ("cuda", False), ("cuda:1", False), ("cuda:0", True)]
+)
+def test_kernels_are_launched_on_their_own_device(
+    device: str, elsewhere: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    assert triton.is_elsewhere(torch.device(device)) == elsewhere
+
+
 # Without
 
 
@@ -242,9 +252,20 @@ class Refusing:
         raise ValueError("no active driver\nand much more")
 
 
+class Unloadable:
+    """A kernel that compiles, and that the device cannot take."""
+
+    def warmup(self, *_: Any, **__: Any) -> Unloadable:
+        return self
+
+    def _init_handles(self) -> None:
+        raise RuntimeError("out of resource: shared memory")
+
+
 BROKEN: dict[str, tuple[Callable[[str], Any], str]] = {
     "not installed": (no_triton, "No module named 'triton'"),
     "no driver": (lambda _: {"fused_0": Refusing()}, "no active driver"),
+    "too large for the device": (lambda _: {"fused_0": Unloadable()}, "out of resource"),
 }
 
 
@@ -257,7 +278,7 @@ def test_where_triton_cannot_be_used_that_is_said_once_and_kernels_run(
     monkeypatch.setattr(triton, "load", load)
     monkeypatch.setattr(torch.cuda, "device", lambda _: nullcontext())
     graph = fuse(traced(lambda ops, x: ops.tanh(x) * ops.exp(x), gpu(5)))
-    with pytest.warns(RuntimeWarning, match=f"Triton cannot be used: {reason}: fused regions run as") as said:
+    with pytest.warns(RuntimeWarning, match=f"Triton cannot be used: {reason}.*: fused regions run as") as said:
         sources = [Executable.build(graph).source for _ in range(2)]
     assert len(said) == 1
     assert "tanh(x)" in sources[0]
