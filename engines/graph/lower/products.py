@@ -1,32 +1,58 @@
 """Matrix products in C, for loops that are C as a whole: a loop's sizes are constants of the text.
 
-    products(functions)                # the definitions that these texts call
+    product("f", (50, 10, 2), (2, 1), None)   # the name of a small product's function, which says all its sizes
+    products(functions)                       # the definitions that these texts call
 
-`product_f` is for small ones. `dots_f` and `outer_f` are for a narrow result of long operands, where a BLAS is made for
-wide ones: `dots_f` where both operands run along what is summed over, `outer_f` where the second runs along its
-columns. Rows of their results are `oi` apart, so that threads may share one. `start` is added to each column, or is
-NULL, its elements `s` apart. Each name ends in `_f` or `_d` by its float type.
+`product_...` are for small ones: a function for each size, compiled once however often it is called. `dots_f` and
+`outer_f` are for a narrow result of long operands, where a BLAS is made for wide ones: `dots_f` where both operands run
+along what is summed over, `outer_f` where the second runs along its columns. Rows of their results are `oi` apart, so
+that threads may share one. `start` is added to each column, or is NULL, its elements `s` apart. Each name ends in `_f`
+or `_d` by its float type, or has its sizes behind that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
+
+CTYPE = {"f": "float", "d": "double"}
+
+
+def product(kind: str, sizes: tuple[int, int, int], steps: tuple[int, int], start: int | None) -> str:
+    """The name of out (n, m) = a (n, k) b (k, m) + start, with `sizes` n, m, k.
+
+    Elements of a are `steps` apart along n and k, those of start are `start` apart, or there is none.
+    """
+    return "_".join(["product", kind, *map(str, (*sizes, *steps)), "plain" if start is None else f"from{start}"])
+
+
+_NAMED = re.compile(r"\bproduct_([fd])((?:_\d+){5})_(?:plain|from(\d+))(?=\()")
 
 
 def products(functions: Iterable[str]) -> list[str]:
     """What functions in C need of the products here, each once."""
     texts = list(functions)
-    return [text for name, text in PRODUCTS.items() if any(f"{name}_" in function for function in texts)]
+    long = [text for name, text in LONG.items() if any(f"{name}_" in function for function in texts)]
+    small = dict.fromkeys(definition for text in texts for definition in _small(text))
+    return [*([SMALL, *small] if small else []), *long]
 
 
-PRODUCTS: Mapping[str, str] = {
-    "product": r"""
-// out (n, m) = a (n, k) b (k, m) + start, where a has strides and b none.
-#define PRODUCT(NAME, T) \
-INLINE void NAME(const T *a, long ai, long ak, const T *b, const T *start, long s, T *out, long n, long m, long k) { \
+def _small(text: str) -> Iterator[str]:
+    """The definition of each small product that a text calls."""
+    for found in _NAMED.finditer(text):
+        kind, sizes, start = found.groups()
+        begin = "0" if start is None else f"start[j * {start}L]"
+        yield f"PRODUCT({found.group()}, {CTYPE[kind]}, {begin}{sizes.replace('_', ', ')})"
+
+
+SMALL = r"""
+// out (n, m) = a (n, k) b (k, m) + what each column begins with, where a has steps and b none. Not inlined: a loop may
+// call one of a size dozens of times, and compilers take far more than twice as long over a function twice as long.
+#define PRODUCT(NAME, T, BEGIN, n, m, k, ai, ak) \
+static __attribute__((noinline)) void NAME(const T *a, const T *b, const T *start, T *out) { \
   for (long i = 0; i < n; i++) { \
     T total[m]; \
-    for (long j = 0; j < m; j++) total[j] = start ? start[j * s] : 0; \
+    for (long j = 0; j < m; j++) total[j] = BEGIN; \
     for (long l = 0; l < k; l++) { \
       const T left = a[i * ai + l * ak]; \
       for (long j = 0; j < m; j++) total[j] += left * b[l * m + j]; \
@@ -34,9 +60,9 @@ INLINE void NAME(const T *a, long ai, long ak, const T *b, const T *start, long 
     for (long j = 0; j < m; j++) out[i * m + j] = total[j]; \
   } \
 }
-PRODUCT(product_f, float)
-PRODUCT(product_d, double)
-""",
+"""
+
+LONG: Mapping[str, str] = {
     "dots": r"""
 // out (n, m) = a (n, k) b' + start, where b is (m, k): tiles of up to 4 by 2 sums, which the registers hold.
 #define DOTS(NAME, T) \

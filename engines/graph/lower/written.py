@@ -17,6 +17,7 @@ from engines.graph.ir import Node, Var
 from engines.graph.lower.arena import CTYPES, Arena, UnfitError, count
 from engines.graph.lower.formulas import ROWS
 from engines.graph.lower.places import Place, indexed, loops, offset, strides_in_full
+from engines.graph.lower.products import product
 from engines.graph.lower.walk import Shape, kept_shape, strides_in
 
 LARGEST_PRODUCT = 64 * 1024
@@ -88,13 +89,12 @@ def _product(arena: Arena, node: Node) -> Iterator[str]:
     (n, k), turned = a.spec.shape, node.op.name == "linear"
     m = b.spec.shape[0 if turned else 1]
     target = arena.buffer(node.outputs[0])
-    start, step = "NULL", 0
-    if bias and isinstance(bias[0], Var):
-        start, step = arena.places[bias[0]].pointer, arena.places[bias[0]].strides[0]
+    begin = arena.places[bias[0]] if bias and isinstance(bias[0], Var) else None
+    start = "NULL" if begin is None else begin.pointer
     if n * m * k > LARGEST_PRODUCT:
         if min(n, m) not in NARROW or n * m * k > LARGEST_NARROW:
             raise UnfitError
-        yield from _narrow(arena, a, b, (n, m, k), turned, target, start, step)
+        yield from _narrow(arena, a, b, (n, m, k), turned, target, start, 0 if begin is None else begin.strides[0])
         return
     left, right = arena.places[a], arena.places[b]
     along, across = (right.strides[1], right.strides[0]) if turned else right.strides
@@ -105,10 +105,9 @@ def _product(arena: Arena, node: Node) -> Iterator[str]:
         yield f"T packed[{k * m}];"
         yield f"for (long l = 0; l < {k}L; l++) for (long j = 0; j < {m}L; j++)"
         yield f"  packed[l * {m}L + j] = {right.pointer}[l * {along}L + j * {across}L];"
-    yield (
-        f"product_{arena.kind}({left.pointer}, {left.strides[0]}L, {left.strides[1]}L, {packed}, {start}, {step}L, "
-        f"{target.pointer}, {n}L, {m}L, {k}L); }}"
-    )
+    steps = (left.strides[0], left.strides[1])
+    name = product(arena.kind, (n, m, k), steps, None if begin is None else begin.strides[0])
+    yield f"{name}({left.pointer}, {packed}, {start}, {target.pointer}); }}"
 
 
 def _narrow(
