@@ -29,7 +29,7 @@ Rule = Callable[[Sequence[Operand], Mapping[str, Any]], Specs | None]
 def foresee(op: Op, inputs: Sequence[Operand], attrs: Mapping[str, Any]) -> Specs | None:
     """The specs of an op's outputs where they are plain; None where its kernel must be asked."""
     rule = RULES.get(op.name)
-    return None if rule is None or len(inputs) != len(op.vjps) else rule(inputs, attrs)
+    return None if rule is None or (len(inputs) != len(op.vjps) and not op.variadic) else rule(inputs, attrs)
 
 
 def _floats(inputs: Sequence[Operand], *, optional: bool = False) -> list[Spec] | None:
@@ -40,20 +40,63 @@ def _floats(inputs: Sequence[Operand], *, optional: bool = False) -> list[Spec] 
     return specs if alike and specs[0].dtype.is_floating_point else None
 
 
-def _elementwise(inputs: Sequence[Operand], _: Mapping[str, Any]) -> Specs | None:
-    specs = _floats(inputs)
+def _numeric(inputs: Sequence[Operand]) -> list[Spec] | None:
+    """The specs of the values in the type that they take together, one of floats where there is one, else int64.
+
+    None where they are of other types, or where a number beside them would change it.
+    """
+    specs = [i.spec for i in inputs if isinstance(i, Var)]
+    dtypes = {spec.dtype for spec in specs}
+    dtype = next(iter(dtypes - {torch.int64}), torch.int64)
+    if not specs or not dtypes <= {torch.int64, dtype} or not (dtype == torch.int64 or dtype.is_floating_point):
+        return None
+    taken = {int, float} if dtype.is_floating_point else {int}
+    plain = all(isinstance(i, Var) or type(i) in taken for i in inputs)
+    return [spec._replace(dtype=dtype) for spec in specs] if plain else None
+
+
+def _broadcast(specs: Sequence[Spec] | None, dtype: torch.dtype | None = None) -> Specs | None:
+    """One value, of the specs' type or another, in the shape to which theirs broadcast."""
     if specs is None:
         return None
     try:
         shape = np.broadcast_shapes(*(spec.shape for spec in specs))
     except ValueError:
         return None
-    return (specs[0]._replace(shape=shape),)
+    return (specs[0]._replace(shape=shape, dtype=dtype or specs[0].dtype),)
 
 
-def _arithmetic(inputs: Sequence[Operand], attrs: Mapping[str, Any]) -> Specs | None:
+def _elementwise(inputs: Sequence[Operand], _: Mapping[str, Any]) -> Specs | None:
+    return _broadcast(_floats(inputs))
+
+
+def _arithmetic(inputs: Sequence[Operand], _: Mapping[str, Any]) -> Specs | None:
     """Elementwise, where inputs may be numbers, which take a value's type."""
-    return _elementwise([i for i in inputs if type(i) not in {int, float}], attrs)
+    return _broadcast(_numeric(inputs))
+
+
+def _float_arithmetic(inputs: Sequence[Operand], _: Mapping[str, Any]) -> Specs | None:
+    specs = _numeric(inputs)
+    return _broadcast(specs) if specs is not None and specs[0].dtype.is_floating_point else None
+
+
+def _comparison(inputs: Sequence[Operand], _: Mapping[str, Any]) -> Specs | None:
+    return _broadcast(_numeric(inputs), torch.bool)
+
+
+def _truths(inputs: Sequence[Operand]) -> list[Spec] | None:
+    """The inputs' specs, if all are truth values."""
+    specs = [i.spec for i in inputs if isinstance(i, Var)]
+    return specs if len(specs) == len(inputs) and {spec.dtype for spec in specs} == {torch.bool} else None
+
+
+def _logical(inputs: Sequence[Operand], _: Mapping[str, Any]) -> Specs | None:
+    return _broadcast(_truths(inputs))
+
+
+def _where(inputs: Sequence[Operand], _: Mapping[str, Any]) -> Specs | None:
+    condition, chosen = _truths(inputs[:1]), _numeric(inputs[1:])
+    return None if condition is None or chosen is None else _broadcast([*chosen, *condition])
 
 
 def _along(inputs: Sequence[Operand], attrs: Mapping[str, Any]) -> Specs | None:
@@ -62,6 +105,107 @@ def _along(inputs: Sequence[Operand], attrs: Mapping[str, Any]) -> Specs | None:
     if specs is None or len(set(specs)) > 1 or not -len(specs[0].shape) <= attrs["dim"] < len(specs[0].shape):
         return None
     return (specs[0],)
+
+
+def _running(inputs: Sequence[Operand], attrs: Mapping[str, Any]) -> Specs | None:
+    """cumsum, as its input along a dimension that there is."""
+    specs = _numeric(inputs)
+    plain = specs is not None and _dims(specs[0].shape, attrs["dim"]) is not None
+    return (specs[0],) if specs is not None and plain else None
+
+
+def _dims(shape: Shape, dim: Any) -> tuple[int, ...] | None:
+    """Dimensions that there are, each once, counted from the front; None where they are odd."""
+    given = tuple(range(len(shape))) if dim is None else dim if isinstance(dim, tuple) and dim else (dim,)
+    if not all(type(each) is int and -len(shape) <= each < len(shape) for each in given):
+        return None
+    found = tuple(each % len(shape) for each in given)
+    return found if len(set(found)) == len(found) else None
+
+
+def _reduced(specs: Sequence[Spec] | None, attrs: Mapping[str, Any]) -> Specs | None:
+    if specs is None or type(attrs["keepdim"]) is not bool:
+        return None
+    dims = _dims(specs[0].shape, attrs["dim"])
+    if dims is None:
+        return None
+    kept = attrs["keepdim"]
+    shape = tuple(1 if d in dims else size for d, size in enumerate(specs[0].shape) if kept or d not in dims)
+    return (specs[0]._replace(shape=shape),)
+
+
+def _sum(inputs: Sequence[Operand], attrs: Mapping[str, Any]) -> Specs | None:
+    """As its input; truth values are counted."""
+    truths = _truths(inputs)
+    return _reduced(_numeric(inputs) if truths is None else [truths[0]._replace(dtype=torch.int64)], attrs)
+
+
+def _mean(inputs: Sequence[Operand], attrs: Mapping[str, Any]) -> Specs | None:
+    return _reduced(_floats(inputs), attrs)
+
+
+def _all(inputs: Sequence[Operand], attrs: Mapping[str, Any]) -> Specs | None:
+    return _reduced(_truths(inputs), attrs)
+
+
+def _concat(inputs: Sequence[Operand], attrs: Mapping[str, Any]) -> Specs | None:
+    """Values of one type that differ in size along one dimension alone."""
+    specs = [i.spec for i in inputs if isinstance(i, Var)]
+    ranks = {len(spec.shape) for spec in specs}
+    if len(specs) != len(inputs) or len({spec.dtype for spec in specs}) != 1 or len(ranks) != 1:
+        return None
+    dims = _dims(specs[0].shape, attrs["dim"]) if type(attrs["dim"]) is int else None
+    if dims is None:
+        return None
+    (dim,) = dims
+    if len({(*spec.shape[:dim], *spec.shape[dim + 1 :]) for spec in specs}) != 1:
+        return None
+    shape = specs[0].shape
+    return (specs[0]._replace(shape=(*shape[:dim], sum(spec.shape[dim] for spec in specs), *shape[dim + 1 :])),)
+
+
+def _one_hot(inputs: Sequence[Operand], attrs: Mapping[str, Any]) -> Specs | None:
+    (index,), classes, dtype = inputs, attrs["num_classes"], DTYPES.get(attrs["dtype"])
+    if not isinstance(index, Var) or index.spec.dtype != torch.int64 or type(classes) is not int or classes < 0:
+        return None
+    return None if dtype is None else (index.spec._replace(shape=(*index.spec.shape, classes), dtype=dtype),)
+
+
+def _normalised(inputs: Sequence[Operand], _: Mapping[str, Any]) -> Specs | None:
+    """batch_norm_train: x, then mean and reciprocal deviation of each channel."""
+    specs = _floats(inputs)
+    if specs is None or len(specs[0].shape) < 2 or 0 in specs[0].shape:
+        return None
+    return (specs[0], specs[1], specs[1]) if {spec.shape for spec in specs[1:]} == {specs[0].shape[1:2]} else None
+
+
+def _normalised_gradients(inputs: Sequence[Operand], _: Mapping[str, Any]) -> Specs | None:
+    specs = _floats(inputs)
+    if specs is None or specs[0] != specs[1]:
+        return None
+    return _normalised(inputs[1:], {})
+
+
+def _layer_norm(inputs: Sequence[Operand], attrs: Mapping[str, Any]) -> Specs | None:
+    """layer_norm_full: x, then mean and reciprocal deviation over its last dimensions."""
+    specs, normal = _floats(inputs), attrs["normalized_shape"]
+    plain = isinstance(normal, tuple) and normal and all(type(size) is int and size > 0 for size in normal)
+    if specs is None or not plain or {spec.shape for spec in specs[1:]} != {normal}:
+        return None
+    kept = len(specs[0].shape) - len(normal)
+    if kept < 0 or specs[0].shape[kept:] != normal:
+        return None
+    over = specs[0]._replace(shape=(*specs[0].shape[:kept], *(1 for _ in normal)))
+    return specs[0], over, over
+
+
+def _layer_norm_backward(inputs: Sequence[Operand], attrs: Mapping[str, Any]) -> Specs | None:
+    specs = _floats(inputs)
+    if specs is None or specs[0] != specs[1]:
+        return None
+    normal = specs[1]._replace(shape=attrs["normalized_shape"])
+    forward = _layer_norm((inputs[1], Var(normal), Var(normal)), attrs)
+    return (specs[0],) if forward == (specs[0], specs[2], specs[3]) else None
 
 
 def _filled(inputs: Sequence[Operand], attrs: Mapping[str, Any]) -> Specs | None:
@@ -212,10 +356,24 @@ def _update(inputs: Sequence[Operand], _: Mapping[str, Any]) -> Specs | None:
 
 
 RULES: Mapping[str, Rule] = {
-    **dict.fromkeys(("add", "sub", "mul", "div", "power"), _arithmetic),
+    **dict.fromkeys(("add", "sub", "mul", "floor_divide"), _arithmetic),
+    **dict.fromkeys(("div", "power"), _float_arithmetic),
+    **dict.fromkeys(("equal", "not_equal", "less", "less_equal", "greater", "greater_equal"), _comparison),
+    **dict.fromkeys(("logical_not", "logical_and", "logical_or"), _logical),
+    "where": _where,
     **dict.fromkeys(("maximum", "minimum", "tanh_backward", "sigmoid_backward", "relu_backward"), _elementwise),
     **dict.fromkeys(("neg", "abs", "sign", "exp", "log", "sqrt", "tanh", "sigmoid", "relu"), _elementwise),
     **dict.fromkeys(("softmax", "softmax_backward", "log_softmax", "log_softmax_backward"), _along),
+    "cumsum": _running,
+    "sum": _sum,
+    "mean": _mean,
+    "all": _all,
+    "concat": _concat,
+    "one_hot": _one_hot,
+    "batch_norm_train": _normalised,
+    "batch_norm_gradients": _normalised_gradients,
+    "layer_norm_full": _layer_norm,
+    "layer_norm_backward": _layer_norm_backward,
     "full_like": _filled,
     "dropout_mask": _mask,
     "linear": _linear,
@@ -231,4 +389,4 @@ RULES: Mapping[str, Rule] = {
     "sum_to": _summed,
     "sgd_update": _update,
 }
-"""Ops whose results are foreseen: those of the networks here, where asking costs most."""
+"""Ops whose results are foreseen: those of the models here, where asking costs most."""
