@@ -10,6 +10,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from suites.harness import clock, progress, statistics
 from suites.harness.cell import Cell
@@ -51,6 +52,20 @@ def test_the_interval_of_few_rounds_is_wide_enough_too(rounds):
     assert sum(not one.low <= 1 <= one.high for one in found) <= 36  # 5 % of 400 are 20; 36 is beyond three deviations
     levels = [statistics.median_interval(each) for each in series]
     assert [(one.low, one.high) for one in levels] == [(one.low, one.high) for one in found]
+
+
+@pytest.mark.parametrize("rounds", [8, 9, 60, 175])
+def test_an_interval_is_that_of_a_percentile_bootstrap_of_the_median(rounds):
+    series = np.exp(np.random.default_rng(rounds).normal(0, 0.05, rounds))
+    found = statistics.median_interval(list(series), seed=3)
+    wanted = stats.bootstrap(
+        (np.sort(series),),
+        np.median,
+        n_resamples=statistics.RESAMPLES,
+        method="percentile",
+        rng=np.random.default_rng(3),
+    ).confidence_interval
+    assert (found.low, found.high) == pytest.approx((wanted.low, wanted.high), rel=1e-12)
 
 
 def launched(noise, launches, rounds, apart=0.02, spread=0.05):
