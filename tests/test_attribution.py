@@ -51,7 +51,7 @@ def outputs(engine, quantity="loss_and_grad"):
 def test_every_pass_is_a_switch_of_its_own_between_replaying_and_native_code():
     names = list(dict.fromkeys(step.__name__ for step in PIPELINE))
     assert [name for name in SWITCHES if name != NATIVE] == [REPLAY, STRAIGHT, *names]
-    assert SWITCHES.index(NATIVE) == SWITCHES.index("fuse") + 1 == SWITCHES.index("choose_kernels") - 1
+    assert SWITCHES.index("fuse") < SWITCHES.index(NATIVE) == SWITCHES.index("choose_kernels") - 1
     assert [f"without {name}" for name in SWITCHES if name != REPLAY] == list(WITHOUT)
     assert WITH == ("with layout",)
     assert put_in(replace(CELL, workload="chain")) == ()

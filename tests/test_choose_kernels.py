@@ -14,17 +14,25 @@ import pytest
 import torch
 
 from engines.graph import Executable, Graph, trace, trial, verify
-from engines.graph.formulations import HAS_ONEDNN, direct_of, onednn_of, patches_of, weight_direct_of, winograd_of
+from engines.graph.formulations import (
+    HAS_ONEDNN,
+    direct_of,
+    few_rows_of,
+    onednn_of,
+    patches_of,
+    weight_direct_of,
+    winograd_of,
+)
 from engines.graph.fused import inline, readers_of, region_node
 from engines.graph.ir import Node, Var
 from engines.graph.lower import compiler
-from engines.graph.passes import choose_kernels, pool
+from engines.graph.passes import choose_kernels, enclose, pool
 from engines.graph.trial import fastest
 from engines.ops.conv import pair
 from tests.programs import assert_near, run, spec, tensor, text, traced
 
 PASS = sys.modules[choose_kernels.__module__]
-IN_C = r"conv2d_(winograd|direct|weight_direct|weight_bias_direct)_[0-9a-f]{16}\("
+IN_C = r"(conv2d_(winograd|direct|weight_direct|weight_bias_direct)|(linear|matmul)_few_rows)_[0-9a-f]{16}\("
 """A call of a C function, which is named by its text."""
 CONVOLUTION = (spec(2, 8, 6, 8), spec(16, 8, 3, 3), spec(16))
 
@@ -94,6 +102,46 @@ def test_matrix_products_may_be_by_onednn() -> None:
     assert text(inline(chosen)) == dedent(expected).strip()
     inputs = [tensor(128, 128, seed=seed) for seed in range(2)]
     assert_as_sums(Executable.build(chosen)(*inputs), run(graph, *inputs))
+
+
+@pytest.mark.usefixtures("last")
+def test_products_of_few_rows_are_read_once_also_in_a_loop_that_python_runs() -> None:
+    def model(ops: Any, s: Mapping[str, Any]) -> Mapping[str, Any]:
+        def body(h: Any, x: Any) -> tuple[Any, None]:
+            return ops.linear(h + x, s["w"], s["b"]), None
+
+        h, _ = ops.scan(body, s["h"], s["x"])
+        return {"y": ops.matmul(h, s["w"])}
+
+    shapes = {"h": spec(2, 200), "x": spec(3, 2, 200), "w": spec(200, 200), "b": spec(200)}
+    graph = trace(model, shapes)
+    chosen = verify(choose_kernels(graph))
+    expected = """
+        graph f(h: f32[2,200], x: f32[3,2,200], w: f32[200,200], b: f32[200]) {
+          %0: f32[2,200] = scan(carry0=h, x0=x, a0=w, a1=b, length=3) {
+            body {
+              %0: f32[2,200] = add(carry0, x0)
+              %1: f32[2,200] = fused(a0=%0, a1=a0, a2=a1) {
+                %0: f32[2,200] = linear_few_rows(a0, a1, a2)
+                return r0=%0
+              }
+              return carry0=%1
+            }
+          }
+          %1: f32[2,200] = fused(a0=%0, a1=w) {
+            %0: f32[2,200] = matmul_few_rows(a0, a1)
+            return r0=%0
+          }
+          return y=%1
+        }
+    """
+    assert text(chosen) == dedent(expected).strip()
+    inputs = [tensor(*var.spec.shape, seed=seed) * 0.05 for seed, var in enumerate(graph.inputs.values())]
+    assert_as_sums(Executable.build(chosen)(*inputs), run(graph, *inputs))
+    small = {name: spec(*(20 if size == 200 else size for size in each.shape)) for name, each in shapes.items()}
+    whole = enclose(trace(model, small))
+    assert whole.nodes[0].attrs["whole"]
+    assert choose_kernels(whole) is whole
 
 
 def weight(ops: Any, g: Any, x: Any, out: int = 6, window: int = 3, **attrs: Any) -> Any:
@@ -267,6 +315,46 @@ def test_a_plain_sum_gives_what_the_convolution_gives(
     assert_the_same(trace(model, {"x": spec(*image), "w": spec(*window), **bias}), direct_of)
 
 
+PRODUCTS: list[tuple[int, int, int]] = [
+    (1, 256, 1024),
+    (1, 1024, 33),  # columns that neither vectors nor blocks fill
+    (2, 515, 130),  # numbers left over from the vectors along a row
+    (3, 64, 520),
+    (4, 9, 4000),
+    (4, 8200, 4),
+]
+
+
+@pytest.mark.usefixtures("processor")
+@pytest.mark.parametrize("with_bias", [False, True, None])
+@pytest.mark.parametrize(("rows", "inner", "columns"), PRODUCTS)
+def test_a_product_of_few_rows_is_the_product(rows: int, inner: int, columns: int, with_bias: bool | None) -> None:
+    def model(ops: Any, s: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {"y": ops.matmul(s["x"], s["w"]) if with_bias is None else ops.linear(s["x"], s["w"], s.get("b"))}
+
+    matrix = spec(inner, columns) if with_bias is None else spec(columns, inner)
+    bias = {"b": spec(columns)} if with_bias else {}
+    assert_the_same(trace(model, {"x": spec(rows, inner), "w": matrix, **bias}), few_rows_of)
+
+
+WRONG_PRODUCTS: dict[str, Callable[[Node], Node]] = {
+    "a bias as long as a row": lambda node: replace(node, inputs=(*node.inputs[:2], node.inputs[0])),
+    "the matrix for both": lambda node: replace(node, inputs=(node.inputs[1], *node.inputs[1:])),
+    "a small result": lambda node: replace(node, outputs=(Var(spec(2, 100)),)),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_PRODUCTS)
+def test_a_stored_product_with_other_shapes_does_not_become_c(name: str) -> None:
+    graph = traced(lambda ops, x, w, b: ops.linear(x, w, b), spec(2, 300), spec(200, 300), spec(200))
+    other = few_rows_of(graph.nodes[0])
+    assert other is not None
+    assert re.search(IN_C, Executable.build(as_region(graph.with_nodes((other,)))).source)
+    wrong = WRONG_PRODUCTS[name](other)
+    changed = graph.with_nodes((wrong,), {"out": wrong.outputs[0]})
+    assert not re.search(IN_C, Executable.build(as_region(changed)).source)
+
+
 FEW: list[tuple[tuple[int, ...], tuple[int, ...], int | tuple[int, int]]] = [
     ((9, 1, 28, 28), (32, 1, 3, 3), 0),  # rows of 26, of which some columns lie in two vectors
     ((2, 3, 7, 9), (5, 3, 3, 2), (1, 2)),  # a window that is no square, a border, one channel at a time
@@ -366,7 +454,7 @@ def assert_the_same(graph: Graph, rule: Callable[[Node], Node | None]) -> None:
     assert re.search(IN_C, compiled.source)
     assert_as_sums(compiled(*inputs), expected)
     assert_as_sums(kernels(*inputs), expected)
-    inputs[0][0, 0, 2, 3] = float("nan")
+    inputs[0][(0, 0, 2, 3) if inputs[0].ndim == 4 else (0, 3)] = float("nan")
     assert_as_sums(compiled(*inputs), run(graph, *inputs))
 
 

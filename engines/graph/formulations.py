@@ -4,6 +4,7 @@
     conv2d(x, w, b)   and  conv2d_direct(x, w, b)
     conv2d_weight(g, x)  and  conv2d_weight_patches(g, x)
     conv2d_weight(g, x)  and  conv2d_weight_direct(g, x)
+    linear(x, w, b)  and  linear_onednn(x, w, b)  and  linear_few_rows(x, w, b)
 
 A formulation is an op with a kernel of its own, so that a graph that holds one still says what it means and runs
 anywhere. A lowering may write it in C.
@@ -72,6 +73,18 @@ LINEAR_ONEDNN = Op("linear_onednn", _onednn, (None, None, None))
 MATMUL_ONEDNN = Op("matmul_onednn", lambda a, b: _onednn(a, b.t()), (None, None))
 """The product of two matrices by oneDNN."""
 
+MOST_ROWS = 4
+"""Rows of a left operand that are few: with more, a BLAS uses the right one often enough."""
+
+FEWEST_ELEMENTS = 1 << 15
+"""Of a right operand from which on reading it takes longer than the way to a library's kernel."""
+
+LINEAR_FEW_ROWS = Op("linear_few_rows", torch.nn.functional.linear, (None, None, None))
+"""x w' + b of a few rows x, as C writes it: w is read once, in its order. Elsewhere it is torch's own."""
+
+MATMUL_FEW_ROWS = Op("matmul_few_rows", torch.matmul, (None, None))
+"""The product of a matrix of few rows and another, as C writes it."""
+
 
 def _patches(
     g: torch.Tensor, x: torch.Tensor, *, shape: tuple[int, ...], stride: Pair, padding: Pair
@@ -123,7 +136,10 @@ HAS_ONEDNN = torch._C._has_mkldnn and hasattr(torch.ops.mkldnn, "_linear_pointwi
 FEWEST_PRODUCTS = 1 << 20
 """Multiplications of a matrix product from which on it is worth a second look."""
 
-OPS = (WINOGRAD, DIRECT, LINEAR_ONEDNN, MATMUL_ONEDNN, PATCHES, PATCHES_BIAS, WEIGHT_DIRECT, WEIGHT_BIAS_DIRECT)
+OPS = (
+    *(WINOGRAD, DIRECT, PATCHES, PATCHES_BIAS, WEIGHT_DIRECT, WEIGHT_BIAS_DIRECT),
+    *(LINEAR_ONEDNN, MATMUL_ONEDNN, LINEAR_FEW_ROWS, MATMUL_FEW_ROWS),
+)
 
 
 def winograd_of(node: Node) -> Node | None:
@@ -180,11 +196,28 @@ def weight_direct_of(node: Node) -> Node | None:
 
 def onednn_of(node: Node) -> Node | None:
     """A `linear` or `matmul` of large float32 matrices by oneDNN, where torch has it."""
-    op = {"linear": LINEAR_ONEDNN, "matmul": MATMUL_ONEDNN}.get(node.op.name)
-    a, b, *bias = node.inputs
-    if op is None or not HAS_ONEDNN or not isinstance(a, Var) or not isinstance(b, Var):
+    op, shapes = {"linear": LINEAR_ONEDNN, "matmul": MATMUL_ONEDNN}.get(node.op.name), _matrices_of(node)
+    if op is None or shapes is None or not HAS_ONEDNN:
         return None
-    flat = len(a.spec.shape) == len(b.spec.shape) == 2 and a.spec.dtype == b.spec.dtype == torch.float32
-    if not flat or math.prod(a.spec.shape) * node.outputs[0].spec.shape[1] < FEWEST_PRODUCTS:
+    if math.prod(shapes[0]) * node.outputs[0].spec.shape[1] < FEWEST_PRODUCTS:
         return None
-    return Node(op, (a, b, *bias), {}, node.outputs, node.where)
+    return Node(op, node.inputs, {}, node.outputs, node.where)
+
+
+def few_rows_of(node: Node) -> Node | None:
+    """A `linear` or `matmul` of float32, of few rows by a large matrix, as C writes it."""
+    op, shapes = {"linear": LINEAR_FEW_ROWS, "matmul": MATMUL_FEW_ROWS}.get(node.op.name), _matrices_of(node)
+    if op is None or shapes is None:
+        return None
+    (rows, _), matrix = shapes
+    if not 0 < rows <= MOST_ROWS or math.prod(matrix) < FEWEST_ELEMENTS or min(matrix) < FEWEST_COLUMNS:
+        return None
+    return Node(op, node.inputs, {}, node.outputs, node.where)
+
+
+def _matrices_of(node: Node) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    """The shapes of what a product multiplies, if that is two matrices of float32."""
+    a, b, *_ = node.inputs
+    if not isinstance(a, Var) or not isinstance(b, Var) or not a.spec.dtype == b.spec.dtype == torch.float32:
+        return None
+    return (a.spec.shape, b.spec.shape) if len(a.spec.shape) == len(b.spec.shape) == 2 else None

@@ -27,7 +27,8 @@ from engines.graph.lower.native import regions_in_c
 from engines.value import Spec
 
 FEWEST_ROUNDS, MOST_ROUNDS, BUDGET_SECONDS = 3, 15, 0.06
-"""How often each graph is run, and after how many seconds there are no more rounds than the fewest."""
+"""How often each graph is run, and after how many seconds there are no more rounds than the fewest. Nor are there where
+the first is ahead by then: another would have to be faster by a margin."""
 
 DECIDED = 0.5
 """What one graph takes of every other's time where that is beyond any chance: after two rounds there are no more."""
@@ -42,13 +43,18 @@ def fastest(contests: Sequence[Sequence[Graph]]) -> list[int]:
     All graphs of a contest take and give the same. Everything is compiled first, at the same time, so that the
     processor is quiet while graphs run.
     """
-    keys = [_key(graphs) for graphs in contests]
+    in_c = {graph: "\n".join(regions_in_c(graph)) for graphs in contests for graph in graphs}
+    keys = [_key(graphs, [in_c[graph] for graph in graphs]) for graphs in contests]
     chosen = {key: _remembered(_path(key), len(graphs)) for key, graphs in zip(keys, contests, strict=True)}
     unknown = {key: graphs for key, graphs in zip(keys, contests, strict=True) if chosen[key] is None}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        building = {key: [pool.submit(Executable.build, graph) for graph in unknown[key]] for key in unknown}
-    for key in unknown:
-        seconds = _race([each.result() for each in building.pop(key)])
+        # The longest C first: begun last, it would have all others wait for it.
+        ordered = sorted(
+            (graph for graphs in unknown.values() for graph in graphs), key=lambda graph: -len(in_c[graph])
+        )
+        building = {graph: pool.submit(Executable.build, graph) for graph in ordered}
+    for key, graphs in unknown.items():
+        seconds = _race([building[graph].result() for graph in graphs])
         best = min(range(len(seconds)), key=seconds.__getitem__)
         chosen[key] = best if seconds[best] < MARGIN * seconds[0] else 0
         _remember(_path(key), {"chosen": chosen[key], "seconds": seconds})
@@ -67,7 +73,8 @@ def _race(executables: Sequence[Executable]) -> list[float]:
             start = time.perf_counter()
             executable(*inputs)
             seconds[number] = min(seconds[number], time.perf_counter() - start)
-        if (rounds >= FEWEST_ROUNDS and time.perf_counter() > end) or (rounds > 1 and _is_decided(seconds)):
+        enough = rounds >= FEWEST_ROUNDS and (time.perf_counter() > end or seconds[0] == min(seconds))
+        if enough or (rounds > 1 and _is_decided(seconds)):
             break
     return seconds
 
@@ -88,11 +95,11 @@ def _path(key: str) -> Path:
     return cache_folder() / f"{key}.choice"
 
 
-def _key(graphs: Sequence[Graph]) -> str:
+def _key(graphs: Sequence[Graph], in_c: Sequence[str]) -> str:
     texts = [re.sub(r"  # .*", "", str(graph)) for graph in graphs]
-    in_c = [re.sub(r"//.*", "", text) for graph in graphs for text in regions_in_c(graph)]
+    plain = [re.sub(r"//.*", "", text) for text in in_c]
     about = [torch.__version__, str(torch.get_num_threads()), str(find_compiler()), cpu_features(), *FLAGS]
-    return hashlib.sha256("\n".join([*about, *texts, *in_c]).encode()).hexdigest()[:40]
+    return hashlib.sha256("\n".join([*about, *texts, *plain]).encode()).hexdigest()[:40]
 
 
 def _remembered(path: Path, count: int) -> int | None:

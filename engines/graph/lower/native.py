@@ -22,7 +22,7 @@ from engines.graph.domain import domain
 from engines.graph.formulations import OPS
 from engines.graph.fused import FUSED, interpret
 from engines.graph.ir import Graph, Node, Var
-from engines.graph.lower import compiler, direct, direct_weight, loops, pooling, winograd
+from engines.graph.lower import compiler, direct, direct_weight, few_rows, loops, pooling, winograd
 from engines.graph.lower.call import bound_loop
 from engines.graph.lower.piece import Pieces
 from engines.graph.lower.prelude import PRELUDE
@@ -46,7 +46,7 @@ APART = "\n// What follows is compiled by itself, at the same time.\n"
 Writer = Callable[[str, Graph, Pieces], str]
 Write = Callable[[Pieces], str]
 
-CHOSEN: tuple[Writer, ...] = (winograd.region, direct.region, direct_weight.region)
+CHOSEN: tuple[Writer, ...] = (winograd.region, direct.region, direct_weight.region, few_rows.region)
 """What writes regions that a choice of kernels has compiled before, each alone. Named by their text and compiled alone
 again, they are found on disk."""
 
@@ -159,6 +159,8 @@ def writer(body: Graph) -> Writer | None:
         return direct.region
     if direct_weight.fits(body):
         return direct_weight.region
+    if few_rows.fits(body):
+        return few_rows.region
     domains = {domain(node) for node in body.nodes}
     alike = len(domains) == 1 and None not in domains and not body.constants
     here = all(var.spec.device == "cpu" for var in (*body.inputs.values(), *body.outputs.values()))

@@ -43,17 +43,18 @@ PIPELINE: tuple[Pass, ...] = (
     gather,
     pool,
     fuse,
+    enclose,
     choose_kernels,
     dce,
-    enclose,
     plan_memory,
 )
 """Every pass, in order. Simplify comes before fold because it recognises a `full_like`, which fold makes a constant.
 Narrow comes before fold because it makes small what fold may then compute, and leaves broadcasts behind that nobody
 reads. Hoist comes after cse, so that what moves out is there once, and before fuse, which would tie it to what stays.
-Fuse comes after all that look at single nodes, but for the choice of kernels, which takes what is left. A plan
-is of the nodes that run, so it comes last: another pass after it drops it where it changes a node. Not here, for they
-cost time: `order` and `rematerialise(budget_bytes)`, for those who need the memory, and `layout`."""
+Fuse comes after all that look at single nodes, but for the choice of kernels, which takes what is left by it and by
+enclose: a loop with a kernel so chosen cannot become C as a whole. A plan is of the nodes that run, so it comes last:
+another pass after it drops it where it changes a node. Not here, for they cost time: `order` and
+`rematerialise(budget_bytes)`, for those who need the memory, and `layout`."""
 
 CHANNELS_LAST: tuple[Pass, ...] = tuple(
     step for each in PIPELINE for step in ((each, layout) if each is pool else (each,))

@@ -5,12 +5,13 @@
     conv2d(x, w, b), relu(conv2d(x, w, b)) -> the same by conv2d_direct, where Winograd's does not fit
     conv2d_weight(g, x)                    -> conv2d_weight_patches(g, x), a product of matrices; also with the bias
     conv2d_weight(relu_backward(g, y), x)  -> one region with the sums written out, where few channels are read
-    linear(x, w, b), matmul(a, b)          -> the same by oneDNN instead of BLAS
+    linear(x, w, b), matmul(a, b)          -> the same by oneDNN instead of BLAS, or of few rows as C that reads once
 
-Same outputs within rounding. Each formulation is compiled and run on random values when the graph is compiled, unless
-that was done before on this machine (trial.py); one that is chosen stands in the graph, so an executable that is saved
-keeps it. Where torch.use_deterministic_algorithms(True) was called nothing is chosen: what runs would depend on how
-fast something ran. On a processor only.
+Inside branches and loops too, but not where a loop becomes C as a whole (`enclose`). Same outputs within rounding. Each
+formulation is compiled and run on random values when the graph is compiled, unless that was done before on this machine
+(trial.py); one that is chosen stands in the graph, so an executable that is saved keeps it. Where
+torch.use_deterministic_algorithms(True) was called nothing is chosen: what runs would depend on how fast something ran.
+On a processor only.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from engines.graph.formulations import direct_of, onednn_of, patches_of, weight_direct_of, winograd_of
+from engines.graph.control import CONTROL, map_bodies
+from engines.graph.formulations import direct_of, few_rows_of, onednn_of, patches_of, weight_direct_of, winograd_of
 from engines.graph.fused import FUSED, inline, readers_of, region_node
 from engines.graph.ir import Graph, Node, Var
 from engines.graph.pooled import POOL
@@ -32,8 +34,8 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
     "conv2d": (winograd_of, direct_of),
     "conv2d_weight": (patches_of, weight_direct_of),
     "conv2d_weight_bias": (patches_of, weight_direct_of),
-    "linear": (onednn_of,),
-    "matmul": (onednn_of,),
+    "linear": (onednn_of, few_rows_of),
+    "matmul": (onednn_of, few_rows_of),
 }
 """Other formulations of an op, each a function that gives the other node, or None where it does not fit."""
 
@@ -51,16 +53,35 @@ def choose_kernels(graph: Graph) -> Graph:
     """Put the fastest formulation in the place of each node that has several."""
     if torch.are_deterministic_algorithms_enabled():
         return graph
-    readers = readers_of(graph)
+    parts = list(_parts(graph))
+    contests = [contest for part in parts for contest in _contests(part)]
     changed: dict[Node, tuple[Node, ...]] = {}
-    contests = [_contest(site, readers) for site in _sites(graph, readers)]
     for contest, number in zip(contests, fastest([contest.graphs for contest in contests]), strict=True):
         if number:
             changed |= dict.fromkeys(contest.site, ())
             changed[contest.site[-1]] = (contest.regions[number - 1],)
-    if not changed:
-        return graph
-    return graph.with_nodes(tuple(new for node in graph.nodes for new in changed.get(node, (node,))))
+
+    def put(part: Graph) -> Graph:
+        if changed.keys().isdisjoint(part.nodes):
+            return part
+        return part.with_nodes(tuple(new for node in part.nodes for new in changed.get(node, (node,))))
+
+    return put(map_bodies(graph, put))
+
+
+def _parts(graph: Graph) -> Iterator[Graph]:
+    """The graph and the sub-graphs that Python will run."""
+    yield graph
+    for node in graph.nodes:
+        if node.op in CONTROL and not node.attrs.get("whole"):
+            for body in node.attrs["body"]:
+                yield from _parts(body)
+
+
+def _contests(graph: Graph) -> Iterator[Contest]:
+    readers = readers_of(graph)
+    for site in _sites(graph, readers):
+        yield _contest(site, readers)
 
 
 def _sites(graph: Graph, readers: Mapping[Var, Sequence[Node | None]]) -> Iterator[Sequence[Node]]:
