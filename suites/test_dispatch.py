@@ -14,7 +14,7 @@ SHAPES = ("chain", "chain_wide", "chain_tree")
 
 
 def cells(effort: Effort, device: str) -> list[Cell]:
-    """A deep, a wide and a tree-shaped chain of four elements; shorter at quick effort, where compiling would take most."""
+    """A deep, a wide and a tree-shaped chain of four elements; shorter at quick effort, for compiling takes long."""
     knobs = (("elements", 4), ("ops", 100 if effort.name == "quick" else 400))
     return [Cell("dispatch", name, "loss_and_grad", knobs=knobs, device=device) for name in SHAPES]
 
