@@ -2,7 +2,7 @@
 
 A dynamic engine runs forward once with recording. A static one traces, differentiates, optimises and compiles, and is
 then ready for forward and backward. Engines that take many seconds for that stop at `LONGEST_SLOW` ops, and take no
-part at quick effort, which ends at 10,000 ops.
+part at quick effort, which ends at 3,000 ops.
 """
 
 from pytest_benchmark.fixture import BenchmarkFixture

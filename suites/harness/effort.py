@@ -67,9 +67,9 @@ EFFORTS: Mapping[str, Effort] = MappingProxyType(
                 min_rounds=10,
                 max_rounds=60,
                 batches=(1, 16, 64),
-                chain_lengths=(10, 100, 1000, 10_000),
+                chain_lengths=(10, 100, 1000, 3000),
                 prepare_rounds=3,
-                epochs={"cnn": 4, "lenet5": 6},
+                epochs={"cnn": 3, "lenet5": 5},
                 streams=(24, 3),
             ),
             Effort(
