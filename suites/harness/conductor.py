@@ -26,7 +26,7 @@ from typing import Any, NamedTuple, Self
 from suites.harness.agreement import EAGER
 from suites.harness.caches import temporary, variables
 from suites.harness.contender import Contender
-from suites.harness.forkserver import FIXED, Forked, ForkServer, end_of
+from suites.harness.forkserver import FIXED, Forked, ForkServer, end_of, wait_for_all
 from suites.harness.protocol import VERSION, WorkerError, decode, encode
 
 CHUNK_BYTES = 1 << 16
@@ -312,14 +312,12 @@ class Conductor:
         A process takes milliseconds to end. It does so while the next ones are made ready, and is waited for later.
         """
         before, self._leaving = self._leaving, [process for each in self._workers.values() if (process := each.leave())]
-        for process in before:
-            process.wait()
+        wait_for_all(before)
 
     def end_workers(self) -> None:
         """End every worker but the judge, and wait until all have ended: what follows may be timed at once."""
         self.renew_workers()
-        for process in self._leaving:
-            process.wait()
+        wait_for_all(self._leaving)
         self._leaving.clear()
 
     def close(self) -> None:

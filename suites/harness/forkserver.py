@@ -14,8 +14,8 @@ It is asked over a socket, one JSON object a line, and answers in turn; a worker
 
     -> {"variables": {"XDG_CACHE_HOME": "/tmp/empty"}}       # with requests, answers, errors
     <- {"pid": 4711}                                         # or {"refused": "Cannot allocate memory"}
-    -> {"wait": 4711}
-    <- {"status": -9}
+    -> {"wait": [4711]}
+    <- {"statuses": [-9]}
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,14 +76,17 @@ class ForkServer:
             raise WorkerError("out of memory", f"no process for a worker: {found['refused']}")
         return Forked(self, self._channel, found["pid"])
 
-    def status_of(self, worker: Forked) -> int:
-        """How that worker ended, once it has: its exit status, or minus the signal that killed it."""
-        try:
-            if self.has(worker):
-                return int(self._exchange(worker.channel, encode({"wait": worker.pid}), [], None)["status"])
-        except WorkerError:
-            pass
-        return -signal.SIGKILL  # what becomes of every worker whose server ends
+    def wait_for(self, workers: Sequence[Forked]) -> None:
+        """Wait until these workers have ended, and give each its status."""
+        ours = [worker for worker in workers if self.has(worker)]
+        for worker in workers:
+            worker.status = -signal.SIGKILL  # what becomes of every worker whose server ends
+        if ours:
+            with suppress(WorkerError):
+                asked = encode({"wait": [worker.pid for worker in ours]})
+                found = self._exchange(ours[0].channel, asked, [], None)["statuses"]
+                for worker, status in zip(ours, found, strict=True):
+                    worker.status = int(status)
 
     def has(self, worker: Forked) -> bool:
         """Whether the server that forked this worker still runs."""
@@ -170,9 +173,16 @@ class Forked:
 
     def wait(self) -> int:
         """Wait for its end: its exit status, or minus the signal that killed it."""
-        if self.status is None:
-            self.status = self.server.status_of(self)
+        wait_for_all([self])
+        assert self.status is not None
         return self.status
+
+
+def wait_for_all(workers: Iterable[Forked]) -> None:
+    """Wait for the end of each. A server is asked once: an answer takes milliseconds, and a launch has many ends."""
+    waiting = [worker for worker in workers if worker.status is None]
+    for server in dict.fromkeys(worker.server for worker in waiting):
+        server.wait_for([worker for worker in waiting if worker.server is server])
 
 
 def end_of(status: int, do: str, errors: Path) -> str:
@@ -203,7 +213,7 @@ def forked(channel: socket.socket) -> tuple[int, int]:
             raise SystemExit(0)  # the conductor has gone
         asked = json.loads(line)
         if "wait" in asked:
-            answer: dict[str, Any] = {"status": _end_of_all(asked["wait"])}
+            answer: dict[str, Any] = {"statuses": [_end_of_all(pid) for pid in asked["wait"]]}
         else:
             try:
                 pid = os.fork()
