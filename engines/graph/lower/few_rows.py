@@ -3,8 +3,8 @@
     linear:  y[n][j] = bias[j] + sum over l of x[n][l] w[j][l]      # a row of w for each result: sums along it
     matmul:  y[n][j] =           sum over l of x[n][l] w[l][j]      # a column of w: sums of whole vectors of columns
 
-A BLAS is made for products that use what they have read many times; some of them spend, on a single row, twice the time
-that reading takes.
+A BLAS is made for products that use what they have read many times; some spend more time on a single row than reading
+takes.
 
 Sums are held in registers: of `linear` some results at a time, each a vector of partial sums, of `matmul` vectors of
 columns. The last vector of a row of columns begins where it ends with the row: some columns are computed twice.
