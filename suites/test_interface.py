@@ -19,8 +19,8 @@ ROOM = "torch"
 
 
 def cells(effort: Effort, device: str) -> list[Cell]:
-    """A training step of the CNN at batch 1, where overhead would show, and 64; with more effort of every network."""
-    pairs = (("cnn", 1), ("cnn", 64), *(() if effort.name == "quick" else (("lenet5", 64), ("mlp", 64))))
+    """A training step of the CNN at batch 1, where overhead would show; with more effort of every network at 64."""
+    pairs = (("cnn", 1), *(() if effort.name == "quick" else (("cnn", 64), ("lenet5", 64), ("mlp", 64))))
     return [Cell("interface", name, "step", batch, device=device, own_masks=True) for name, batch in pairs]
 
 
