@@ -26,7 +26,7 @@ from engines.graph.formulations import (
 from engines.graph.fused import inline, readers_of, region_node
 from engines.graph.ir import Node, Var
 from engines.graph.lower import compiler
-from engines.graph.passes import choose_kernels, enclose, pool
+from engines.graph.passes import choose_kernels, enclose, fuse, pool
 from engines.graph.trial import fastest
 from engines.ops.conv import pair
 from tests.programs import assert_near, run, spec, tensor, text, traced
@@ -570,6 +570,54 @@ def test_a_small_advantage_is_chance(
 ) -> None:
     monkeypatch.setattr(trial, "_race", lambda _: list(seconds))
     assert fastest([[graphs()[0]] * len(seconds)]) == [chosen]
+
+
+class Timed:
+    """What a race sees of an executable, each run of which takes so long by the race's own clock."""
+
+    def __init__(self, clock: list[float], seconds: float) -> None:
+        self.graph, self.clock, self.seconds, self.runs = traced(lambda ops, x: x * 2.0, spec(2)), clock, seconds, 0
+
+    def __call__(self, *_: torch.Tensor) -> None:
+        self.runs += 1
+        self.clock[0] += self.seconds
+
+
+@pytest.mark.parametrize(
+    ("first", "other", "rounds"),
+    [
+        (1e-3, 1.1e-3, trial.FEWEST_ROUNDS),  # ahead: the other cannot win any more
+        (1e-3, 0.95e-3, trial.MOST_ROUNDS),  # open
+        (1e-3, 0.4e-3, 2),  # beyond any chance
+        (1.0, 0.95, trial.FEWEST_ROUNDS),  # open, and slow
+    ],
+)
+def test_a_race_is_as_long_as_it_is_open(
+    first: float, other: float, rounds: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(trial.time, "perf_counter", lambda: clock[0])
+    racers: Any = [Timed(clock, first), Timed(clock, other)]
+    assert trial._race(racers) == pytest.approx([first, other])
+    assert [racer.runs for racer in racers] == [1 + rounds] * 2  # the first run of each is not timed
+
+
+def test_the_longest_c_is_compiled_first(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[Graph] = []
+    monkeypatch.setattr(trial.os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(trial.Executable, "build", built.append)
+    monkeypatch.setattr(trial, "_race", lambda executables: [1.0] * len(executables))
+    models: list[Callable[..., Any]] = [
+        lambda ops, x: ops.exp(x * 2.0),
+        lambda ops, x: ops.tanh(ops.exp(ops.sqrt(x * 2.0)) + x),
+        lambda ops, x: ops.exp(x * 2.0) + x,
+    ]
+    contests = [[fuse(traced(model, spec(4, 4)))] for model in models]
+    lengths = {graph: len("".join(trial.regions_in_c(graph))) for (graph,) in contests}
+    assert len({*lengths.values()}) == len(models)
+    fastest(contests)
+    assert [lengths[graph] for graph in built] == sorted(lengths.values(), reverse=True)
+    assert len(list(folder.iterdir())) == len(contests)
 
 
 @pytest.mark.parametrize("damage", ["", "{}", '{"chosen": 2}', '{"chosen": true}', "[]"])

@@ -23,7 +23,7 @@ from suites.harness.caches import temporary
 from suites.harness.cell import Cell
 from suites.harness.conductor import Conductor
 from suites.harness.contender import Contender
-from suites.harness.forkserver import FIXED, Forked, ForkServer
+from suites.harness.forkserver import FIXED, Forked, ForkServer, wait_for_all
 from suites.harness.protocol import WorkerError, encode
 from tests.faulty import LOADER
 
@@ -117,6 +117,22 @@ def test_a_worker_whose_requests_end_ends_well_and_one_that_is_killed_says_by_wh
     assert [killed.process.wait(), killed.process.wait()] == [-signal.SIGKILL, -signal.SIGKILL]
     killed.process.kill()  # its number may be another's by now
     assert line(server).hello["pid"] != killed.process.pid
+
+
+def test_the_ends_of_several_are_asked_for_at_once_and_each_has_its_own(server, line, monkeypatch):
+    done, killed, lost = line(server), line(server), line(server)
+    lost.process.channel = None  # as if of a server that has gone
+    done.hang_up()
+    killed.process.kill()
+    asked = []
+    exchange = server._exchange
+    monkeypatch.setattr(server, "_exchange", lambda *given: (asked.append(given), exchange(*given))[1])
+    wait_for_all([killed.process, lost.process, done.process])
+    ended = [each.process.status for each in (killed, lost, done)]
+    assert ended == [-signal.SIGKILL, -signal.SIGKILL, 0]
+    assert len(asked) == 1
+    wait_for_all([killed.process, done.process])
+    assert len(asked) == 1  # who has been waited for is not asked of again
 
 
 def test_workers_end_with_their_server_and_the_next_gets_a_new_one(server, line):
