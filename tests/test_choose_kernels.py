@@ -322,6 +322,7 @@ PRODUCTS: list[tuple[int, int, int]] = [
     (3, 64, 520),
     (4, 9, 4000),
     (4, 8200, 4),
+    (8, 301, 130),  # a vector of sums for each row and no more
 ]
 
 
