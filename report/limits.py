@@ -65,6 +65,9 @@ def shares(results: Results) -> dict[Cell, list[Share]]:
     return found
 
 
+BEYOND = " What needs fewer multiplications for the same counts as the sum that it stands for."
+
+
 def rate(results: Results, labels: Labels) -> Answer:
     """What share of the machine's rate of matrix products each engine reaches."""
     asked = "How near does the graph come to the machine's rate of matrix products?"
@@ -80,7 +83,8 @@ def rate(results: Results, labels: Labels) -> Answer:
         for cell, ours in found.items()
         if (others := [share for share in ours.values() if share.engine != STATIC])
     )
-    return Answer("rate", asked, " to ".join(ends), f"{sentence} (derived).", details)
+    beyond = BEYOND if highest.value > 1.0 else ""
+    return Answer("rate", asked, " to ".join(ends), f"{sentence} (derived).{beyond}", details)
 
 
 def call(results: Results, labels: Labels) -> Answer:

@@ -59,6 +59,18 @@ def test_nobody_divides_medians(limits: Json, results_of: Read) -> None:
     assert found[1].value == pytest.approx(0.6, rel=1e-3)
 
 
+@pytest.mark.parametrize(("times", "told"), [(1, False), (2, True)])
+def test_a_share_beyond_all_of_the_rate_says_how_that_can_be(
+    limits: Json, results_of: Read, times: int, told: bool
+) -> None:
+    for row in limits["benchmarks"]:
+        counters = row["extra_info"]["counters"]
+        if "task_flops" in counters:
+            counters["task_flops"] *= times
+    answer = answers(results_of(limits))["rate"]
+    assert ("for the same counts as the sum that it stands for" in answer.sentence) == told
+
+
 def test_the_picture_shows_shares_and_rates(limits: Json, results_of: Read) -> None:
     (picture,) = share.pictures(scene_of(results_of(limits)))
     assert picture.title.endswith("loss_and_grad: share of the rate of matrix products")
