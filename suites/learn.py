@@ -5,10 +5,10 @@
     python -m suites.learn --workload cnn --validate              # a fifth of the training digits held out
 
 Every engine starts from the same parameters, sees the same batches and draws the same dropout masks. With passes off,
-the loss curves of tape and graph must be equal to the last bit. With passes on, sums are rounded in another order, and
-training makes such differences grow by some factor each step, until a tape whose first parameters are moved by one
-rounding has left its own course. So the losses of the first `COMPARED_STEPS` must agree within `LOSS_TOLERANCE`, before
-roundings have grown, and the curves show the rest.
+the loss curves of tape and graph must be equal to the last bit on a processor. With passes on, and on a GPU, sums are
+rounded in another order, and training makes such differences grow by some factor each step, until a tape whose first
+parameters are moved by one rounding has left its own course. So the losses of the first `COMPARED_STEPS` must agree
+within `LOSS_TOLERANCE`, before roundings have grown, and the curves show the rest.
 
 How long to train was chosen by `--validate` (see `Effort.epochs`), so that the test digits are met for the first time
 when the accuracy on them is taken.
@@ -43,7 +43,7 @@ from suites.workloads.digits import DataError, Digits, load
 
 LEARNERS = ("tape", "graph", "graph_replay")
 BITWISE = ("graph_replay",)
-"""Engines whose losses must equal the tape's bit for bit."""
+"""Engines whose losses must equal the tape's bit for bit, where a kernel called twice gives the same bits."""
 LOSS_TOLERANCE = 1e-3
 """Largest relative difference of a step's loss from the tape's, with optimisation passes on."""
 COMPARED_STEPS = 22
@@ -98,7 +98,7 @@ def learn(
     for name, row in rows.items():
         if row.running:
             with row.at_its_cost():
-                _judge(row, learners[name], losses, steps // max(epochs, 1), epochs, digits)
+                _judge(row, learners[name], losses, steps // max(epochs, 1), epochs, digits, _tolerance(name, cell))
 
 
 def _one_epoch(learner: Learner, losses: list[float], row: Row) -> None:
@@ -107,21 +107,42 @@ def _one_epoch(learner: Learner, losses: list[float], row: Row) -> None:
     row.samples += taken
 
 
+def _tolerance(name: str, cell: Cell) -> float:
+    """How far a loss may be from the tape's, relative; 0.0 is to the bit, in every step.
+
+    On a GPU the tape is not equal to itself to the bit: cuDNN adds up a convolution's gradients in the order in which
+    its threads come.
+    """
+    return 0.0 if name in BITWISE and cell.device == "cpu" else LOSS_TOLERANCE
+
+
 def _judge(
-    row: Row, learner: Learner, losses: Mapping[str, list[float]], per_epoch: int, epochs: int, digits: Digits
+    row: Row,
+    learner: Learner,
+    losses: Mapping[str, list[float]],
+    per_epoch: int,
+    epochs: int,
+    digits: Digits,
+    tolerance: float,
 ) -> None:
-    row.learning = _facts(losses, row.engine, per_epoch, epochs, learner.accuracy(), digits)
+    row.learning = _facts(losses, row.engine, per_epoch, epochs, learner.accuracy(), digits, tolerance)
     row.agreement = _agreement(row)
     if row.agreement.wrong:
         row.refuse("wrong", f"losses are off from the tape's by {row.agreement.error:.2e} relative")
 
 
 def _facts(
-    losses: Mapping[str, list[float]], name: str, steps_per_epoch: int, epochs: int, accuracy: float, digits: Digits
+    losses: Mapping[str, list[float]],
+    name: str,
+    steps_per_epoch: int,
+    epochs: int,
+    accuracy: float,
+    digits: Digits,
+    tolerance: float,
 ) -> dict[str, Any]:
     ours, tape = np.asarray(losses[name]), np.asarray(losses.get("tape", losses[name]))
     compared = name != "tape" and len(losses.get("tape", ())) == len(ours)
-    steps = len(ours) if name in BITWISE else min(COMPARED_STEPS, len(ours))
+    steps = min(COMPARED_STEPS, len(ours)) if tolerance else len(ours)
     off = np.abs(ours[:steps] - tape[:steps]) / np.abs(tape[:steps]) if compared else None
     return {
         "losses": losses[name],
@@ -135,7 +156,7 @@ def _facts(
         "equal_bits_to": "tape" if compared and losses[name] == losses["tape"] else None,
         "largest_relative_difference": None if off is None else float(np.max(off)),
         "compared_steps": steps if compared else None,
-        "tolerance": 0.0 if name in BITWISE else LOSS_TOLERANCE,
+        "tolerance": tolerance,
     }
 
 

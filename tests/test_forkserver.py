@@ -224,16 +224,16 @@ def test_a_worker_for_which_there_are_no_files_costs_its_row_and_leaves_none_ope
         assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
-@pytest.mark.parametrize(("deed", "status"), [("", "timed out"), (" and dies", "crashed")])
-def test_with_a_worker_end_its_compiler_and_its_temporary_files(tmp_path, monkeypatch, deed, status):
+@pytest.mark.parametrize(("deed", "status", "seconds"), [("", "timed out", 10.0), (" and dies", "crashed", 60.0)])
+def test_with_a_worker_end_its_compiler_and_its_temporary_files(tmp_path, monkeypatch, deed, status, seconds):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(tempfile, "tempdir", None)
     told = tmp_path / f"pid{deed}"
     compiling = Contender("compiling", f"compiles {told}", LOADER)
     with Conductor() as conductor:
         with pytest.raises(WorkerError) as fault:
-            conductor.worker(compiling).ask("prepare", 5.0, cell=asdict(CELL), contender=compiling.data())
-        assert fault.value.status == status
+            conductor.worker(compiling).ask("prepare", seconds, cell=asdict(CELL), contender=compiling.data())
+        assert fault.value.status == status, fault.value
         assert gone(int(told.read_text()))
         assert len(list(conductor.folder.rglob("source-*"))) == 1
     assert list(tmp_path.iterdir()) == [told]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -36,12 +36,13 @@ class Told:
         return 0.5
 
 
-def row_of(name: str, *, off_at: int, by: float) -> Row:
+def row_of(name: str, *, off_at: int, by: float, device: str = "cpu") -> Row:
     """The row of an engine whose loss differs from the tape's at one step."""
     tape = [2.0 / (1 + step) for step in range(STEPS)]
     ours = [loss * (1 + by * (step == off_at)) for step, loss in enumerate(tape)]
     rows = {"tape": Row("tape"), name: Row(name)}
-    learn(CELL, {"tape": Told(tape), name: Told(ours)}, rows, 1, sklearn_digits(), lambda _: None)
+    cell = replace(CELL, device=device)
+    learn(cell, {"tape": Told(tape), name: Told(ours)}, rows, 1, sklearn_digits(), lambda _: None)
     return rows[name]
 
 
@@ -60,6 +61,16 @@ def test_a_loss_is_held_to_the_tape_s_while_roundings_have_not_grown(name, off_a
     row = row_of(name, off_at=off_at, by=by)
     assert row.status == status
     assert row.learning["compared_steps"] == (STEPS if name == "graph_replay" else COMPARED_STEPS)
+
+
+@pytest.mark.parametrize(
+    ("off_at", "by", "status"),
+    [(3, 1e-7, "measured"), (3, 2.0 * LOSS_TOLERANCE, "wrong"), (COMPARED_STEPS, 0.5, "measured")],
+)
+def test_on_a_gpu_where_the_tape_does_not_repeat_its_own_bits_no_engine_must(off_at, by, status):
+    row = row_of("graph_replay", off_at=off_at, by=by, device="cuda")
+    assert row.status == status
+    assert row.learning["compared_steps"] == COMPARED_STEPS
 
 
 def test_the_compiled_cnn_learns_as_the_tape_does_step_by_step():
