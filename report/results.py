@@ -102,7 +102,7 @@ def uncollected(engine: str) -> str:
 
 
 def merge(runs: Sequence[Run]) -> Results:
-    """Merge runs of one machine; the last run wins for a row that several have.
+    """Merge runs of one machine; the last run wins for a row that several have, but never one in which it was not run.
 
     Raises ReportError where the runs come from machines of different fingerprint, NothingStoredError where there is no
     row in any of them.
@@ -115,7 +115,10 @@ def merge(runs: Sequence[Run]) -> Results:
                 f"machine {run.fingerprint}",
                 f"machine {runs[0].fingerprint} as in {runs[0].file}: times of two machines share no page",
             )
-    rows = {(record.cell, record.engine): record for run in runs for record in run.records}
+    rows: dict[tuple[Cell, str], Record] = {}
+    for record in (record for run in runs for record in run.records):
+        if record.status != "not run" or (record.cell, record.engine) not in rows:
+            rows[record.cell, record.engine] = record
     if not rows:
         names = ", ".join(run.file for run in runs) or "no file"
         raise NothingStoredError(f"no row in {names}: run the suites and store the run, then report again")

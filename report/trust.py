@@ -185,14 +185,17 @@ def _own(it: Overhead, share: float) -> str:
 def interruptions(results: Results) -> list[str]:
     """For each run that ended early, why, and how many of its rows never ran, where it lists them."""
     ended = [(mark, run.interrupted.rstrip("."), run) for mark, run in _marked(results) if run.interrupted]
-    return [f"{mark}{why}. {_never_ran(run)}" for mark, why, run in ended]
+    return [f"{mark}{why}. {_never_ran(run, results)}" for mark, why, run in ended]
 
 
-def _never_ran(run: Run) -> str:
-    lost = sum(row.status == "not run" for row in run.records)
+def _never_ran(run: Run, results: Results) -> str:
+    lost = [row for row in run.records if row.status == "not run"]
     if not lost:  # a run that was killed could not list what was still to come
         return "It lists no row that never ran: which rows were still to come, if any, is not known."
-    return f"{units.plural(lost, 'row')} never ran."
+    here = [results.find(row.cell, row.engine) for row in lost]
+    elsewhere = sum(row is not None and row.status != "not run" for row in here)
+    rows = f"{units.plural(len(lost), 'row')} never ran"
+    return f"{rows}, {units.count(elsewhere)} of them did in another run of this page." if elsewhere else f"{rows}."
 
 
 REMARKS: tuple[Callable[[Results, Labels], Remark], ...] = (

@@ -14,6 +14,7 @@ from report.labels import Labels
 from report.page import render
 from report.records import read_run
 from report.results import NothingStoredError, Results, engine_rank, merge, newest
+from report.trust import interruptions
 from report.verdict import headline
 
 Json = dict[str, Any]
@@ -38,6 +39,29 @@ def test_a_gap_gives_way_to_a_later_measured_row(empty_run: Json, store: Store, 
     second = empty_run | {"benchmarks": [make.row(extra, [2.0])]}
     results = merge([read_run(store(first, "1.json")), read_run(store(second, "2.json"))])
     assert [row.status for row in results.records] == ["measured"]
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_run_in_which_a_row_never_ran_takes_none_away(
+    late: bool, empty_run: Json, store: Store, make: SimpleNamespace
+) -> None:
+    tried = [make.extra("step", "mlp", name, 8) for name in ("tape", "graph")]
+    never = [
+        make.gap(extra, "not run", "the run was interrupted")
+        for extra in (*tried, make.extra("step", "cnn", "tape", 8))
+    ]
+    runs = [
+        empty_run | {"benchmarks": [make.row(tried[0], [1.0])], "missing": [make.gap(tried[1], "failed", "crash")]},
+        empty_run | {"missing": never, "interrupted": "by the user"},
+    ]
+    results = merge([read_run(store(run, f"{n}.json")) for n, run in enumerate(runs if late else runs[::-1])])
+    assert {(row.cell.workload, row.engine, row.status) for row in results.records} == {
+        ("mlp", "tape", "measured"),
+        ("mlp", "graph", "failed"),
+        ("cnn", "tape", "not run"),
+    }
+    (text,) = interruptions(results)
+    assert text.endswith("by the user. 3\xa0rows never ran, 2 of them did in another run of this page.")
 
 
 def test_two_machines_share_no_page(run: Json, store: Store) -> None:
