@@ -42,7 +42,7 @@ TINY: Mapping[str, Mapping[str, Any]] = {
 
 ENDS: Mapping[str, tuple[Mapping[str, Any], ...]] = {
     "early_exit": ({"exit_rate": 0.0}, {"exit_rate": 1.0}),
-    "many_paths": ({"entropy": 0.0}, {"entropy": 1.0}, {"layers": 1}),
+    "many_paths": ({"entropy": 0.0}, {"entropy": 1.0}, {"layers": 1}, {"entropy": 1.0, "alternatives": 1}),
     "block_drop": ({"keep_rate": 0.0}, {"keep_rate": 1.0}, {"blocks": 2}),
     "moe": ({"skew": 0.0}, {"skew": 1.0}, {"experts": 2}),
     "dynamic_rnn": ({"spread": 0.0}, {"spread": 1.0}, {"steps": 1}),

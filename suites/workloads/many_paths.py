@@ -1,7 +1,8 @@
 """A random path through optional layers: with k of them there are 2^k different graphs.
 
 Each layer is x + tanh(W x + b), taken or left out; the batch says which. Knobs: `layers`, 2 to 10; `entropy`, 0 to 1
-bit for each layer's choice: at 0 all batches take one path, at 1 all paths are equally likely; `width`.
+bit for each layer's choice: at 0 all batches take one path, at 1 all paths are equally likely; `width`; `alternatives`,
+0 or 1: with one, another layer is taken instead of none, so that all paths are equally long, and entropy changes no work.
 """
 
 from __future__ import annotations
@@ -17,16 +18,18 @@ from suites.workloads.cells import probability
 from suites.workloads.workload import Arrays, Rng, Size, control_flow, dense_parameters
 
 Values = Mapping[str, Any]
-Choose = Callable[[Any, Callable[[Any], Any], Any], Any]
-SIZE = {"layers": 10, "entropy": 1.0, "width": 256}
+Step = Callable[[Any], Any]
+Choose = Callable[[Any, Step, Step, Any], Any]
+SIZE = {"layers": 10, "entropy": 1.0, "width": 256, "alternatives": 0}
 QUICK = {"layers": 6, "width": 64}
 
 
 def init(size: Size, rng: Rng) -> Arrays:
-    """`layerN.*`, and `out.*`, which no path leaves out."""
+    """`layerN.*`, where there are alternatives `otherN.*`, and `out.*`, which no path leaves out."""
     parameters: dict[str, Any] = dense_parameters(rng, "out", size["width"], size["width"])
-    for layer in range(size["layers"]):
-        parameters |= dense_parameters(rng, f"layer{layer}", size["width"], size["width"])
+    for name in ("layer", "other")[: 1 + size["alternatives"]]:
+        for index in range(size["layers"]):
+            parameters |= dense_parameters(rng, f"{name}{index}", size["width"], size["width"])
     return parameters
 
 
@@ -40,33 +43,40 @@ def batch(size: Size, rng: Rng, batch_size: int) -> Arrays:
     }
 
 
-def layer(ops: Namespace, params: Values, index: int, x: Any) -> Any:
-    """One layer that is taken."""
-    return x + ops.tanh(ops.linear(x, params[f"layer{index}.weight"], params[f"layer{index}.bias"]))
+def layer(ops: Namespace, params: Values, name: str, x: Any) -> Any:
+    """One layer that is taken; none, where it has no parameters."""
+    if f"{name}.weight" not in params:
+        return x
+    return x + ops.tanh(ops.linear(x, params[f"{name}.weight"], params[f"{name}.bias"]))
 
 
 def along(ops: Namespace, params: Values, batch: Values, path: Any, choose: Choose) -> Any:
-    """Mean squared error after all layers; `choose` takes a layer or leaves it out."""
+    """Mean squared error after all layers; `choose` takes a layer or its alternative."""
     x = batch["x"]
     for index in range(batch["path"].shape[0]):
-        x = choose(path[index], partial(layer, ops, params, index), x)
+        step, other = (partial(layer, ops, params, f"{name}{index}") for name in ("layer", "other"))
+        x = choose(path[index], step, other, x)
     difference = ops.linear(x, params["out.weight"], params["out.bias"]) - batch["target"]
     return ops.mean(difference * difference)
 
 
 def dynamic(ops: Namespace, params: Values, batch: Values, _: Any) -> Any:
     """Python's `if`."""
-    return along(ops, params, batch, batch["path"].tolist(), lambda taken, step, x: step(x) if taken else x)
+    return along(ops, params, batch, batch["path"].tolist(), _one_of)
+
+
+def _one_of(taken: bool, step: Step, other: Step, x: Any) -> Any:
+    return step(x) if taken else other(x)
 
 
 def static(ops: Namespace, params: Values, batch: Values, _: Any) -> Any:
     """A branch in the graph for each layer."""
-    return along(ops, params, batch, batch["path"], lambda taken, step, x: ops.cond(taken, step, lambda same: same, x))
+    return along(ops, params, batch, batch["path"], ops.cond)
 
 
 def masked(ops: Namespace, params: Values, batch: Values, _: Any) -> Any:
     """Every layer is computed, and then taken or not."""
-    return along(ops, params, batch, batch["path"], lambda taken, step, x: ops.where(taken, step(x), x))
+    return along(ops, params, batch, batch["path"], lambda taken, step, other, x: ops.where(taken, step(x), other(x)))
 
 
 WORKLOAD = control_flow(
