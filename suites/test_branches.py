@@ -1,7 +1,7 @@
 """What does a branch that depends on data cost each style, by how often it is taken?
 
-Most knobs change the work, too. With alternatives all paths of many_paths are equally long: what entropy changes there is
-what it costs not to know the path.
+Most knobs change the work, too. With alternatives all paths of many_paths are equally long: what entropy changes there
+is what it costs not to know the path.
 
 The tape writes `if`. The graph decides in the graph (`ops.cond`, one executable for every path), computes every branch
 and masks (`graph+masked`, `graph+padded`), or is made for one path alone (`graph+dynamic`), right for no other.

@@ -2,7 +2,7 @@
 
 Each layer is x + tanh(W x + b), taken or left out; the batch says which. Knobs: `layers`, 2 to 10; `entropy`, 0 to 1
 bit for each layer's choice: at 0 all batches take one path, at 1 all paths are equally likely; `width`; `alternatives`,
-0 or 1: with one, another layer is taken instead of none, so that all paths are equally long, and entropy changes no work.
+0 or 1: with one, another layer is taken instead of none: all paths are equally long, and entropy changes no work.
 """
 
 from __future__ import annotations
