@@ -62,11 +62,8 @@ def along(ops: Namespace, params: Values, batch: Values, path: Any, choose: Choo
 
 def dynamic(ops: Namespace, params: Values, batch: Values, _: Any) -> Any:
     """Python's `if`."""
-    return along(ops, params, batch, batch["path"].tolist(), _one_of)
-
-
-def _one_of(taken: bool, step: Step, other: Step, x: Any) -> Any:
-    return step(x) if taken else other(x)
+    path = batch["path"].tolist()
+    return along(ops, params, batch, path, lambda taken, step, other, x: step(x) if taken else other(x))
 
 
 def static(ops: Namespace, params: Values, batch: Values, _: Any) -> Any:
