@@ -110,8 +110,8 @@ def _one_epoch(learner: Learner, losses: list[float], row: Row) -> None:
 def _tolerance(name: str, cell: Cell) -> float:
     """How far a loss may be from the tape's, relative; 0.0 is to the bit, in every step.
 
-    On a GPU the tape is not equal to itself to the bit: cuDNN adds up a convolution's gradients in the order in which
-    its threads come.
+    On a GPU a kernel called twice need not give the same bits, whoever calls it: PyTorch's notes on reproducibility name
+    cuDNN's gradients of convolutions.
     """
     return 0.0 if name in BITWISE and cell.device == "cpu" else LOSS_TOLERANCE
 

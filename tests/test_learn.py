@@ -67,7 +67,7 @@ def test_a_loss_is_held_to_the_tape_s_while_roundings_have_not_grown(name, off_a
     ("off_at", "by", "status"),
     [(3, 1e-7, "measured"), (3, 2.0 * LOSS_TOLERANCE, "wrong"), (COMPARED_STEPS, 0.5, "measured")],
 )
-def test_on_a_gpu_where_the_tape_does_not_repeat_its_own_bits_no_engine_must(off_at, by, status):
+def test_on_a_gpu_where_kernels_need_not_repeat_their_bits_no_engine_must(off_at, by, status):
     row = row_of("graph_replay", off_at=off_at, by=by, device="cuda")
     assert row.status == status
     assert row.learning["compared_steps"] == COMPARED_STEPS
