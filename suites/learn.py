@@ -110,8 +110,8 @@ def _one_epoch(learner: Learner, losses: list[float], row: Row) -> None:
 def _tolerance(name: str, cell: Cell) -> float:
     """How far a loss may be from the tape's, relative; 0.0 is to the bit, in every step.
 
-    On a GPU a kernel called twice need not give the same bits, whoever calls it: PyTorch's notes on reproducibility name
-    cuDNN's gradients of convolutions.
+    On a GPU a kernel called twice need not give the same bits, whoever calls it: of PyTorch's, cuDNN's gradients of
+    convolutions, as its notes on reproducibility say.
     """
     return 0.0 if name in BITWISE and cell.device == "cpu" else LOSS_TOLERANCE
 
