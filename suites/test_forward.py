@@ -1,12 +1,11 @@
 """How long does a forward pass take when nothing is recorded (evaluation of the training loss)?
 
-At quick effort torch.compile takes part in the CNN at batch 64 alone, as in `test_backward.py`.
+At quick effort torch.compile takes no part: what it would have to compile serves no other suite.
 """
 
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from suites.harness.cell import Cell
-from suites.harness.contender import everyone
 from suites.harness.effort import Effort
 from suites.harness.replay import RunRow
 
@@ -16,11 +15,6 @@ def cells(effort: Effort, device: str) -> list[Cell]:
     smaller = (("lenet5", 1),) if effort.name == "quick" else (("lenet5", 1), ("lenet5", 64), ("mlp", 1), ("mlp", 64))
     pairs = (("cnn", 1), ("cnn", 64), *smaller)
     return [Cell("forward", name, "forward", batch, device=device) for name, batch in pairs]
-
-
-def engines(cell: Cell, effort: Effort) -> tuple[str, ...]:
-    """Every engine, also the slow to get ready where kernels weigh most."""
-    return everyone(cell.device, slow=effort.name != "quick" or (cell.workload, cell.batch_size) == ("cnn", 64))
 
 
 def test_forward(row: RunRow, benchmark: BenchmarkFixture) -> None:

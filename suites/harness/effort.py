@@ -67,10 +67,10 @@ EFFORTS: Mapping[str, Effort] = MappingProxyType(
                 min_rounds=10,
                 max_rounds=60,
                 batches=(1, 64),
-                chain_lengths=(10, 100, 1000, 3000),
+                chain_lengths=(10, 100, 1000, 2000),
                 prepare_rounds=3,
-                epochs={"cnn": 3, "lenet5": 5},
-                streams=(24, 3),
+                epochs={"cnn": 2, "lenet5": 5},
+                streams=(24, 2),
             ),
             Effort(
                 name="standard",
