@@ -36,6 +36,8 @@ OTHERS = {
     "fixed_point": ("graph+recomputed",),
 }
 """In what other ways the workload is written, and where that takes another look at it, for the tape too."""
+SLOW = ("graph+dynamic",)
+"""What takes longer to compile than all else of its cell, and takes no part at quick effort."""
 COMPILED = "dynamic_rnn"
 LENGTHS = (8, 32, 128, 512, 1024)
 
@@ -68,7 +70,8 @@ def _compiled(steps: int, effort: Effort, device: str) -> Cell:
 
 def engines(cell: Cell, effort: Effort) -> tuple[str, ...]:
     """Every way that the workload has of being written; those of a graph where getting it ready is measured."""
-    graphs = ("graph", *OTHERS.get(cell.workload, ()))
+    others = OTHERS.get(cell.workload, ())
+    graphs = ("graph", *(way for way in others if effort.name != "quick" or way not in SLOW))
     return graphs if cell.quantity == "construct" else (*ways.tapes(effort), *graphs, "torch_eager")
 
 

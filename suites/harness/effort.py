@@ -19,8 +19,8 @@ class Effort:
     are the fewest and the most: between them another is made until every ratio's interval is no wider than `precision`
     and lets something be said. Where there is but one, its rounds end as soon as that is so. To become stable a program
     gets `warm_up_seconds`.
-    `batches` and `chain_lengths` are what the suites sweep; `epochs` is how long the digits are learned: at
-    quick effort as long as time allows; at standard effort until the accuracy on training digits held out hardly rises
+    `batches` and `chain_lengths` are what the suites sweep; `epochs` says who learns the digits, and how long: at
+    quick effort as time allows; at standard effort until the accuracy on training digits held out hardly rises
     any more (`python -m suites.learn --validate`). `streams` are the steps of a stream of
     shapes, and then the numbers of distinct shapes in it.
     """
@@ -69,7 +69,7 @@ EFFORTS: Mapping[str, Effort] = MappingProxyType(
                 batches=(1, 64),
                 chain_lengths=(10, 100, 1000, 2000),
                 prepare_rounds=3,
-                epochs={"cnn": 2, "lenet5": 5},
+                epochs={"lenet5": 5},
                 streams=(24, 2),
             ),
             Effort(
