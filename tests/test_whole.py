@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -10,8 +12,10 @@ import torch
 
 from engines.graph import PIPELINE, Executable, Graph, differentiate, trace, verify
 from engines.graph.compile import run_passes
-from engines.graph.control import LOOPS, all_nodes
+from engines.graph.control import LOOPS, SCAN, all_nodes
+from engines.graph.ir import Var
 from engines.graph.lower import compiler
+from engines.graph.lower.call import FEWEST_TRIPS, bound_loop
 from engines.graph.lower.places import VIEWED
 from engines.graph.lower.written import LARGEST_PRODUCT, WRITTEN
 from engines.value import EngineError, Spec
@@ -127,6 +131,90 @@ def test_a_while_loop_in_c_stops_where_it_should_and_at_its_limit() -> None:
             torch.testing.assert_close(found, expected, rtol=1e-12, atol=0.0)
     with pytest.raises(EngineError, match=r"still holds after 40 trips, the limit, at test_whole.py"):
         compiled(torch.full((3,), 1e-30, dtype=torch.float64), torch.tensor(0))
+
+
+def differentiated_while(nested: bool = False) -> Graph:
+    """A loop that goes on as data decide, and in `nested` a scan around it; with gradients of all that it reads."""
+
+    def model(ops: Any, s: dict[str, Any]) -> dict[str, Any]:
+        def body(c: Any) -> Any:
+            return {"x": ops.tanh(ops.matmul(c["x"], s["w"])) * 1.1 + c["x"], "n": c["n"] + 1}
+
+        def loop(x: Any, most: Any) -> Any:
+            found = ops.while_loop(lambda c: c["n"] < most, body, {"x": x, "n": most * 0}, limit=300)
+            return found["x"]
+
+        y = ops.scan(lambda x, most: (loop(x, most), None), s["x"], s["most"])[0] if nested else loop(s["x"], s["most"])
+        return {"loss": ops.sum(y * y), "y": y}
+
+    most = Spec((4,) if nested else (), torch.int64, "cpu")
+    specs = {"x": Spec((2, 3), torch.float64, "cpu"), "w": Spec((3, 3), torch.float64, "cpu"), "most": most}
+    return differentiate(trace(model, specs), "loss", ["x", "w"])
+
+
+def whole_loops(graph: Graph) -> list[bool]:
+    return [node.attrs["whole"] for node in all_nodes(graph) if node.op in LOOPS]
+
+
+def test_a_while_loop_in_c_keeps_what_its_gradient_reads_however_long_it_goes() -> None:
+    graph = differentiated_while()
+    optimised = verify(run_passes(graph, PIPELINE, {}))
+    assert whole_loops(optimised) == [True, True]
+    compiled, replayed = Executable.build(optimised), Executable.build(graph)
+    x = torch.randn(2, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    w = torch.eye(3, dtype=torch.float64) * 0.1
+    trips = [0, 1, FEWEST_TRIPS - 1, FEWEST_TRIPS, FEWEST_TRIPS + 1, 150, 7, 151]
+    kept = []
+    for most in map(torch.tensor, trips):
+        found, expected = compiled(x, w, most), replayed(x, w, most)
+        torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-11)
+        kept.append((found, expected))
+    for found, expected in kept:  # what has been given is nobody else's memory
+        torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-11)
+    with pytest.raises(EngineError, match=r"still holds after 300 trips, the limit, at test_whole.py"):
+        compiled(x, w, torch.tensor(301))
+    torch.testing.assert_close(compiled(x, w, torch.tensor(300)), replayed(x, w, torch.tensor(300)))
+
+
+def test_while_loops_in_c_may_go_round_within_another_loop_and_as_often_as_each_will() -> None:
+    graph = differentiated_while(nested=True)
+    optimised = verify(run_passes(graph, PIPELINE, {}))
+    assert sorted(whole_loops(optimised)) == [False, False, True, True]
+    compiled, replayed = Executable.build(optimised), Executable.build(graph)
+    x, w = torch.full((2, 3), 0.1, dtype=torch.float64), torch.eye(3, dtype=torch.float64) * 0.05
+    for trips in ([3, 0, 40, 1], [0, 0, 0, 0], [5, 5, 5, 5]):
+        most = torch.tensor(trips)
+        torch.testing.assert_close(compiled(x, w, most), replayed(x, w, most), rtol=1e-11, atol=1e-11)
+
+
+def test_a_loop_in_c_reads_rows_in_one_piece_and_no_further_than_all_of_them_go() -> None:
+    optimised = run_passes(differentiated_while(), PIPELINE, {})
+    (back,) = (node for node in optimised.nodes if node.op is SCAN)
+    lengths: list[int] = []
+
+    def function(pointers: bytes) -> int:
+        *_, counts = struct.unpack(f"{len(pointers) // 8}P", pointers)
+        lengths.append(ctypes.c_int64.from_address(counts).value)
+        return 0
+
+    def given(trips: list[int]) -> list[Any]:
+        rows = iter(trips)
+        carried, end = back.attrs["carried"], back.attrs["carried"] + back.attrs["scanned"]
+        shapes = [(var.spec.shape, var.spec.dtype) for var in back.inputs if isinstance(var, Var)]
+        return [
+            [torch.zeros(shape[1:], dtype=dtype) for _ in range(next(rows))]
+            if carried <= i < end
+            else torch.zeros(shape, dtype=dtype)
+            for i, (shape, dtype) in enumerate(shapes)
+        ]
+
+    assert back.attrs["scanned"] > 1
+    run = bound_loop(function, back, "loop")
+    run(*given([3] * back.attrs["scanned"]))
+    run(*given([0] * back.attrs["scanned"]))
+    assert lengths == [3, 0]
+    with pytest.raises(EngineError, match=r"its xs have \[3, 4\] rows, from .*test_whole.py"):
+        run(*given([4, *[3] * (back.attrs["scanned"] - 1)]))
 
 
 def test_a_loop_for_which_there_is_no_compiler_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:

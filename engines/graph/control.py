@@ -13,7 +13,8 @@
 Each sub-graph of a node takes the same inputs: the carry of a loop first, then for a scan one row of each of its xs,
 then what is used from outside. The results of a loop's body are the next carry, then what is kept of every trip: for a
 scan the rows of its ys. A while loop keeps what its gradient will read in *stores*, with one value a trip; since nobody
-knows how many before it has run, the spec of a store says 0 where that of ys says how many.
+knows how many before it has run, the spec of a store says 0 where that of ys says how many. It is a list of values, or
+one tensor of them where the loop ran as a whole (`lower/whole.py`).
 
 Results never stand in the storage of an operand: a result that is an operand is copied.
 """
@@ -97,8 +98,8 @@ def _rows(x: Any) -> Any:
 
 
 def _stacked(column: list[Any], out: Var) -> Any:
-    """What a scan kept, as one tensor; stores of a loop inside stay a list of them."""
-    if any(isinstance(value, list) for value in column):
+    """What a scan kept, as one tensor; stores of a loop inside, each as long as it went, stay a list of them."""
+    if any(isinstance(value, list) or value.shape != out.spec.shape[1:] for value in column):
         return column
     if column:
         return torch.stack(column)

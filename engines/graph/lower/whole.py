@@ -1,8 +1,11 @@
-"""Whole loops in C: a scan, or a while loop that keeps nothing, whose body is of small and plain ops.
+"""Whole loops in C: a scan or a while loop whose body is of small and plain ops.
 
 A trip is straight-line code (`straight.py`) on values in one arena (`arena.py`). Shapes are constants of the text, so
 that the compiler may unroll all of it. Bodies with larger values, or with larger products that are not narrow
 (`products.py`), are left to the kernels, which have threads and better blocking.
+
+A while loop that keeps something of every trip writes it into stores with room for so many trips. Where that is used up
+it stops, and is called again with more room to go on where it stopped.
 """
 
 from __future__ import annotations
@@ -21,11 +24,18 @@ from engines.graph.lower.places import Place, strides_in_full
 from engines.graph.lower.straight import Straight
 from engines.graph.lower.written import copied
 
+PAST_LIMIT, NO_MEMORY, FULL = 1, 2, 4
+"""What C returns beside 0 for the end of a loop, and `written.OUTSIDE`."""
+
 
 def whole(name: str, node: Node) -> str | None:
     """A C function `int name(void **p)` for a loop; p points to inputs, then to outputs. None where C does not fit.
 
-    It gives 0, 1 where a while loop would pass its limit, 2 where there is no memory, 3 for an index that lies outside.
+    If the loop is `counted`, a pointer follows to two int64: of a scan the trips to make, of a while loop those made so
+    far and those that there is room for.
+
+    It gives 0, 1 where a while loop would pass its limit, 2 where there is no memory, 3 for an index that lies outside,
+    4 where there is no more room.
     """
     try:
         return _Loop(name, node).text()
@@ -35,9 +45,14 @@ def whole(name: str, node: Node) -> str | None:
 
 def fits(node: Node) -> bool:
     """Whether the loop is of a kind that `whole` may write."""
+    return node.op is WHILE or (node.op is SCAN and (node.attrs["length"] is not None or node.attrs["scanned"] > 0))
+
+
+def counted(node: Node) -> bool:
+    """Whether tensors are as long as there are trips, which only a run can tell."""
     if node.op is WHILE:
-        return len(node.outputs) == int(node.attrs["carried"])
-    return node.op is SCAN and node.attrs["length"] is not None
+        return len(node.outputs) > int(node.attrs["carried"])
+    return node.attrs["length"] is None
 
 
 class _Loop:
@@ -66,7 +81,8 @@ class _Loop:
             at = inputs + i if i < carried else i
             head.append(f"{ctype} *const in{i} = p[{at}];")
             if i < carried:
-                head.append(f"memcpy(in{i}, p[{i}], {count(operand)} * sizeof({ctype}));")
+                first = "if (s == 0) " if node.op is WHILE else ""
+                head.append(f"{first}memcpy(in{i}, p[{i}], {count(operand)} * sizeof({ctype}));")
         trip = []
         for i, operand in enumerate(node.inputs):
             assert isinstance(operand, Var)
@@ -81,27 +97,32 @@ class _Loop:
             body.write(condition, places)
             (holds,) = condition.outputs.values()
             body.lines += [f"if (!{body.arena.places[holds].pointer}[0]) break;"]
-            body.lines += [f"if (t == {node.attrs['limit']}L) {{ status = 1; break; }}"]
+            body.lines += [f"if (t == {node.attrs['limit']}L) {{ status = {PAST_LIMIT}; break; }}"]
+            body.lines += [f"if (t == trips[1]) {{ status = {FULL}; break; }}"] * counted(node)
         body.write(self.parts[-1], places)
         body.lines += self._kept(body, carried, inputs)
         body.lines += ["if (status) break;"]
         order = "length - 1 - s" if node.attrs.get("reverse") else "s"
-        length = "INT64_MAX" if node.op is WHILE else f"{node.attrs['length']}L"
+        counts = [f"int64_t *const trips = p[{inputs + len(node.outputs)}];"] * counted(node)
+        length = "INT64_MAX" if node.op is WHILE else "trips[0]" if counts else f"{node.attrs['length']}L"
         return "\n".join(
             [
                 f"// from {comment(str(node.where))}",
                 f"int {self.name}(void **p) {{",
                 f"  typedef {'double' if self.double else 'float'} T;",
                 f"  char *const heap = malloc({body.arena.bytes}L + 64);",
-                "  if (heap == NULL) return 2;",
+                f"  if (heap == NULL) return {NO_MEMORY};",
                 "  char *const arena = (char *)(((uintptr_t)heap + 63) & ~(uintptr_t)63);",
                 "  int status = 0;",
+                *(f"  {line}" for line in counts),
                 f"  const int64_t length = {length};",
+                f"  int64_t s = {'trips[0]' if counts and node.op is WHILE else '0'};",
                 *(f"  {line}" for line in [*body.arena.declared, *head]),
-                "  for (int64_t s = 0; s < length; s++) {",
+                "  for (; s < length; s++) {",
                 f"    const int64_t t = {order};",
                 *(f"    {line}" for line in [*trip, *body.lines]),
                 "  }",
+                *(["  trips[0] = s;"] * bool(counts)),
                 "  free(heap);",
                 "  return status;",
                 "}",
