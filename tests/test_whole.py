@@ -17,7 +17,7 @@ from engines.graph.ir import Var
 from engines.graph.lower import compiler
 from engines.graph.lower.call import FEWEST_TRIPS, bound_loop
 from engines.graph.lower.places import VIEWED
-from engines.graph.lower.written import LARGEST_PRODUCT, WRITTEN
+from engines.graph.lower.written import LARGEST_PRODUCT, LARGEST_SMALL, NARROW, WRITTEN
 from engines.value import EngineError, Spec
 
 Body = Callable[[Any, Any, Any, dict[str, Any]], Any]
@@ -25,6 +25,9 @@ Body = Callable[[Any, Any, Any, dict[str, Any]], Any]
 BODIES: dict[str, Body] = {
     "elementwise, broadcast": lambda ops, c, v, s: ops.tanh(c * v[0] + s["w"][:3, :1]) * ops.exp(-ops.abs(c)) + 0.5,
     "comparison and choice": lambda ops, c, v, s: ops.where(c > v, c * 0.5, ops.maximum(c, v) + 1.0),
+    "truth of truths": lambda ops, c, v, s: ops.where(
+        ops.logical_or(ops.logical_and(c > v, c > 0.0), ops.logical_not(v < 0.5)), c * 0.5, v * c
+    ),
     "sum, mean, sum_to": lambda ops, c, v, s: (
         c * 0.1 + ops.sum(c, dim=1, keepdim=True) - ops.mean(v, dim=0) + ops.sum_to(v, shape=(1, 4))
     ),
@@ -229,6 +232,28 @@ def test_a_loop_for_which_there_is_no_compiler_is_counted(monkeypatch: pytest.Mo
     monkeypatch.setattr(compiler, "find_compiler", lambda: None)
     with pytest.warns(RuntimeWarning, match="fused regions run as single kernels"):
         assert Executable.build(graph).counters()["regions_on_kernels"] >= 1
+
+
+@pytest.mark.parametrize("product", ["linear", "matmul"])
+def test_products_that_threads_share_give_what_a_blas_gives(product: str) -> None:
+    rows, size = 41, 70
+    assert LARGEST_SMALL < rows * size * size < LARGEST_PRODUCT
+    assert rows not in NARROW
+
+    def model(ops: Any, s: dict[str, Any]) -> dict[str, Any]:
+        def trip(c: Any, _: Any) -> Any:
+            return ops.tanh(ops.linear(c, s["w"], s["b"]) if product == "linear" else ops.matmul(c, s["w"])), None
+
+        return {"loss": ops.mean(ops.scan(trip, s["c"], length=3)[0])}
+
+    shapes = {"c": (rows, size), "w": (size, size), "b": (size,)}
+    values = {name: torch.randn(shape, dtype=torch.float64) * 0.2 for name, shape in shapes.items()}
+    wanted = ["c", "w", "b"] if product == "linear" else ["c", "w"]
+    graph = differentiate(trace(model, {name: Spec.of(value) for name, value in values.items()}), "loss", wanted)
+    optimised = run_passes(graph, PIPELINE, {})
+    assert whole_loops(optimised) == [True, True]
+    found, expected = Executable.build(optimised)(*values.values()), Executable.build(graph)(*values.values())
+    torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-11)
 
 
 def test_large_products_stay_with_blas() -> None:

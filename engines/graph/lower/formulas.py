@@ -82,6 +82,9 @@ FORMULAS: Mapping[str, Formula] = {
 }
 """Elementwise ops: operands as C expressions give the result as one."""
 
+TRUTHS: Mapping[str, Formula] = {"logical_and": _infix("&&"), "logical_or": _infix("||")}
+"""The same of truth values, which no region has, but a loop may."""
+
 UPDATES: Mapping[str, str] = {
     "sgd_update": "{1} = {1} * {momentum} + {2}; {0} = {0} - {lr} * {1};",
 }

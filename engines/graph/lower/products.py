@@ -4,8 +4,9 @@
     products(functions)                       # the definitions that these texts call
 
 `product_...` are for small ones: a function for each size, compiled once however often it is called. `dots_f` and
-`outer_f` are for a narrow result of long operands, where a BLAS is made for wide ones: `dots_f` where both operands run
-along what is summed over, `outer_f` where the second runs along its columns. Rows of their results are `oi` apart, so
+`outer_f` are for what threads share, a narrow result of long operands, where a BLAS is made for wide ones, or one that
+is not large: `dots_f` where both operands run along what is summed over, `outer_f` where the second runs along its
+columns. Rows of their results are `oi` apart, so
 that threads may share one. `start` is added to each column, or is NULL, its elements `s` apart. Each name ends in `_f`
 or `_d` by its float type, or has its sizes behind that.
 """

@@ -14,11 +14,11 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from engines.graph.domain import MAPS, ROWWISE, domain
+from engines.graph.domain import COMPARISONS, MAPS, ROWWISE, domain
 from engines.graph.fused import readers_of, reads
 from engines.graph.ir import Graph, Node, Operand, Var
 from engines.graph.lower.arena import Arena, UnfitError, count
-from engines.graph.lower.formulas import FORMULAS
+from engines.graph.lower.formulas import FORMULAS, TRUTHS
 from engines.graph.lower.places import VIEWED, Place, loops, offset, spread, strides_in_full
 from engines.graph.lower.walk import Shape
 from engines.graph.lower.written import WRITTEN, copied
@@ -29,7 +29,8 @@ LARGEST_VALUE = 16 * 1024
 UNBOUNDED = frozenset({*VIEWED, "embedding", "matmul", "linear"})
 """Ops that touch no elements, few of them, or have a limit of their own."""
 
-INTEGERS = frozenset({"add", "sub", "mul", "equal", "not_equal", "less", "less_equal", "greater", "greater_equal"})
+INTEGERS = frozenset({"add", "sub", "mul", "logical_not", *TRUTHS, *COMPARISONS})
+"""Ops that C has for whole numbers and truth values."""
 
 
 class Straight:
@@ -147,7 +148,7 @@ class Straight:
             operands = [_operand(node.attrs["value"], names, whole_numbers)]
         if name in ("copy", "cast"):
             return operands[0]
-        return FORMULAS[name](operands, node, self.arena.kind)
+        return (TRUTHS if name in TRUTHS else FORMULAS)[name](operands, node, self.arena.kind)
 
 
 def _local(var: Var) -> str:

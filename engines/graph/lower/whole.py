@@ -1,8 +1,8 @@
 """Whole loops in C: a scan or a while loop whose body is of small and plain ops.
 
 A trip is straight-line code (`straight.py`) on values in one arena (`arena.py`). Shapes are constants of the text, so
-that the compiler may unroll all of it. Bodies with larger values, or with larger products that are not narrow
-(`products.py`), are left to the kernels, which have threads and better blocking.
+that the compiler may unroll all of it. Bodies with larger values or products (`written.py` says how large) are left to
+the kernels, which have better blocking.
 
 A while loop that keeps something of every trip writes it into stores with room for so many trips. Where that is used up
 it stops, and is called again with more room to go on where it stopped.

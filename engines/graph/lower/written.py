@@ -20,10 +20,13 @@ from engines.graph.lower.places import Place, indexed, loops, offset, strides_in
 from engines.graph.lower.products import product
 from engines.graph.lower.walk import Shape, kept_shape, strides_in
 
-LARGEST_PRODUCT = 64 * 1024
-"""Multiplications of the largest matrix product: beyond, BLAS is faster than a plain loop."""
+LARGEST_SMALL = 64 * 1024
+"""Multiplications of the largest matrix product that one thread does, its sizes constants of the text."""
 
-NARROW, LARGEST_NARROW = range(2, 17), 2 * 1024 * 1024
+LARGEST_PRODUCT = 512 * 1024
+"""Multiplications of the largest that threads share: beyond, BLAS is faster."""
+
+NARROW, LARGEST_NARROW = range(2, 33), 2 * 1024 * 1024
 """Rows or columns of a narrow result, and the multiplications of the largest: a BLAS makes little of one."""
 
 SHARES, SHARE_OF = 8, 8
@@ -91,10 +94,10 @@ def _product(arena: Arena, node: Node) -> Iterator[str]:
     target = arena.buffer(node.outputs[0])
     begin = arena.places[bias[0]] if bias and isinstance(bias[0], Var) else None
     start = "NULL" if begin is None else begin.pointer
-    if n * m * k > LARGEST_PRODUCT:
-        if min(n, m) not in NARROW or n * m * k > LARGEST_NARROW:
+    if n * m * k > LARGEST_SMALL:
+        if min(n, m) == 1 or n * m * k > (LARGEST_NARROW if min(n, m) in NARROW else LARGEST_PRODUCT):
             raise UnfitError
-        yield from _narrow(arena, a, b, (n, m, k), turned, target, start, 0 if begin is None else begin.strides[0])
+        yield from _shared(arena, a, b, (n, m, k), turned, target, start, 0 if begin is None else begin.strides[0])
         return
     left, right = arena.places[a], arena.places[b]
     along, across = (right.strides[1], right.strides[0]) if turned else right.strides
@@ -110,10 +113,10 @@ def _product(arena: Arena, node: Node) -> Iterator[str]:
     yield f"{name}({left.pointer}, {packed}, {start}, {target.pointer}); }}"
 
 
-def _narrow(
+def _shared(
     arena: Arena, a: Var, b: Var, sizes: tuple[int, int, int], turned: bool, target: Place, start: str, step: int
 ) -> Iterator[str]:
-    """A product of long operands with a narrow result, its longer side shared out among threads."""
+    """A product whose result is shared out among threads along its longer side."""
     (n, m, k), order = sizes, -1 if turned else 1
     left, right = arena.places[a], arena.places[b]
     if 1 not in right.strides:
