@@ -2,7 +2,8 @@
 
 The tape writes `for` and `while`. The graph has `ops.scan` and `ops.while_loop`, whose trips may store what the
 gradient needs or compute it again (`graph+recomputed`), or is unrolled (`graph+dynamic`, `graph+unrolled`). How long a
-graph takes to get ready is measured against the number of trips, for a loop, a scan and unrolled.
+graph takes to get ready is measured against the number of trips, for a loop, a scan and unrolled. One cell is of trips
+that do next to nothing: what its loop takes more than the same steps unrolled is what a trip costs beside its body.
 """
 
 from dataclasses import replace
@@ -38,7 +39,7 @@ OTHERS = {
 """In what other ways the workload is written, and where that takes another look at it, for the tape too."""
 SLOW = ("graph+dynamic",)
 """What takes longer to compile than all else of its cell, and takes no part at quick effort."""
-COMPILED = "dynamic_rnn"
+COMPILED = TRIP = "dynamic_rnn"
 LENGTHS = (8, 32, 128, 512, 1024)
 
 
@@ -54,6 +55,7 @@ def cells(effort: Effort, device: str) -> list[Cell]:
             for batch in batches
             for spread in ([{"spread": share} for share in (0.0, 0.5, 1.0)] if name in SPREADS else [{}])
         ),
+        _timed(TRIP, 1, effort, device, spread=0.0, hidden=8),
         *(_compiled(steps, effort, device) for steps in LENGTHS),
     ]
 

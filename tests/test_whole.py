@@ -14,10 +14,11 @@ from engines.graph import PIPELINE, Executable, Graph, differentiate, trace, ver
 from engines.graph.compile import run_passes
 from engines.graph.control import LOOPS, SCAN, all_nodes
 from engines.graph.ir import Var
-from engines.graph.lower import compiler
+from engines.graph.lower import blas, compiler
 from engines.graph.lower.call import FEWEST_TRIPS, bound_loop
 from engines.graph.lower.places import VIEWED
 from engines.graph.lower.written import LARGEST_PRODUCT, LARGEST_SMALL, NARROW, WRITTEN
+from engines.graph.passes.enclose import enclose
 from engines.value import EngineError, Spec
 
 Body = Callable[[Any, Any, Any, dict[str, Any]], Any]
@@ -256,14 +257,65 @@ def test_products_that_threads_share_give_what_a_blas_gives(product: str) -> Non
     torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-11)
 
 
-def test_large_products_stay_with_blas() -> None:
+LARGE: dict[str, Body] = {
+    "matmul": lambda ops, c, v, s: ops.matmul(c, s["w"]) * 0.1,
+    "of a turned one": lambda ops, c, v, s: ops.matmul(ops.transpose(c, dim0=0, dim1=1), s["w"]) * 0.1,
+    "by a turned one": lambda ops, c, v, s: ops.matmul(c, ops.transpose(s["w"], dim0=0, dim1=1)) * 0.1,
+    "linear": lambda ops, c, v, s: ops.linear(c, s["w"]) * 0.1,
+    "linear with a bias": lambda ops, c, v, s: ops.tanh(ops.linear(c, s["w"], v)),
+    "by every second column": lambda ops, c, v, s: ops.concat([ops.matmul(c, s["w"][:, ::2])] * 2, dim=1) * 0.1,
+    "of a row spread out": lambda ops, c, v, s: ops.matmul(ops.broadcast_to(v[None, :], shape=c.shape), s["w"]) + c,
+}
+"""From a carry (size, size), a row (size,) and a weight (size, size) to the next carry, by a product that is large."""
+
+
+@pytest.mark.skipif(not blas.available(), reason="PyTorch shows no BLAS here")
+@pytest.mark.parametrize("body", LARGE.values(), ids=LARGE)
+def test_large_products_are_made_by_the_blas_of_pytorch(body: Body) -> None:
+    size = 2 * round((2 * LARGEST_PRODUCT) ** (1 / 3) / 2) + 2  # even, and large by half as many columns
+
+    def model(ops: Any, s: dict[str, Any]) -> dict[str, Any]:
+        return {"loss": ops.mean(ops.scan(lambda c, v: (body(ops, c, v, s), None), s["c"], s["v"])[0])}
+
+    shapes = {"c": (size, size), "w": (size, size), "v": (2, size)}
+    values = {name: torch.randn(shape, dtype=torch.float64) for name, shape in shapes.items()}
+    specs = {name: Spec.of(value) for name, value in values.items()}
+    graph = differentiate(trace(model, specs), "loss", ["c", "w"])
+    optimised = run_passes(graph, PIPELINE, {})
+    compiled = Executable.build(optimised)
+    assert whole_loops(optimised) == [True, True]
+    assert "gemm_d(" in compiled.code
+    found, expected = compiled(*values.values()), Executable.build(graph)(*values.values())
+    torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.skipif(not blas.available(), reason="PyTorch shows no BLAS here")
+@pytest.mark.parametrize("rows", [41, 90])
+def test_products_of_threads_and_of_the_blas_begin_with_a_bias(rows: int) -> None:
+    size = 90
+
+    def model(ops: Any, s: dict[str, Any]) -> dict[str, Any]:
+        return {"y": ops.scan(lambda c, _: (ops.linear(c, s["w"], s["b"][0]), None), s["c"], length=2)[0]}
+
+    shapes = {"c": (rows, size), "w": (size, size), "b": (3, size)}
+    values = {name: torch.randn(shape, dtype=torch.float64) for name, shape in shapes.items()}
+    graph = trace(model, {name: Spec.of(value) for name, value in values.items()})
+    marked = enclose(graph)  # before other passes, which add a bias elsewhere
+    compiled = Executable.build(marked)
+    assert whole_loops(marked) == [True]
+    assert ("gemm_d(" in compiled.code) == (rows == size)
+    torch.testing.assert_close(compiled(*values.values()), Executable.build(graph)(*values.values()))
+
+
+def test_where_pytorch_shows_no_blas_large_products_stay_with_its_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blas, "available", lambda: False)
     size = round(LARGEST_PRODUCT ** (1 / 3)) + 2
 
     def model(ops: Any, s: dict[str, Any]) -> dict[str, Any]:
         return {"y": ops.scan(lambda c, _: (ops.matmul(c, s["x"]), None), s["x"], length=3)[0]}
 
     graph = run_passes(trace(model, {"x": Spec((size, size), torch.float32, "cpu")}), PIPELINE, {})
-    assert [node.attrs["whole"] for node in graph.nodes if node.op in LOOPS] == [False]
+    assert whole_loops(graph) == [False]
 
 
 @pytest.mark.parametrize("wrong", [-1, 3, 1 << 40])

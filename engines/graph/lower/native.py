@@ -22,7 +22,7 @@ from engines.graph.domain import domain
 from engines.graph.formulations import OPS
 from engines.graph.fused import FUSED, interpret
 from engines.graph.ir import Graph, Node, Var
-from engines.graph.lower import compiler, direct, direct_weight, few_rows, loops, pooling, winograd
+from engines.graph.lower import blas, compiler, direct, direct_weight, few_rows, loops, pooling, winograd
 from engines.graph.lower.call import bound_loop
 from engines.graph.lower.piece import Pieces
 from engines.graph.lower.prelude import PRELUDE
@@ -72,6 +72,8 @@ def native(graph: Graph) -> tuple[Mapping[Any, Function], str]:
     libraries = compiler.load_all(texts)
     if libraries is None:
         return {}, source
+    for library in libraries:
+        blas.bind(library)
     found = {name: getattr(library, name) for group, library in zip(groups, libraries, strict=True) for name in group}
     functions: dict[Any, Function] = {body: bound(found[name], body, name) for body, name in names.items()}
     loops_bound = {node.attrs["body"]: bound_loop(found[name], node, name) for name, node in named_loops.items()}

@@ -6,15 +6,17 @@
 `product_...` are for small ones: a function for each size, compiled once however often it is called. `dots_f` and
 `outer_f` are for what threads share, a narrow result of long operands, where a BLAS is made for wide ones, or one that
 is not large: `dots_f` where both operands run along what is summed over, `outer_f` where the second runs along its
-columns. Rows of their results are `oi` apart, so
-that threads may share one. `start` is added to each column, or is NULL, its elements `s` apart. Each name ends in `_f`
-or `_d` by its float type, or has its sizes behind that.
+columns. Rows of their results are `oi` apart, so that threads may share one. `gemm_f` is for all that is larger, and
+PyTorch's own BLAS (`blas.py`). `start` is added to each column, or is NULL, its elements `s` apart. Each name ends in
+`_f` or `_d` by its float type, or has its sizes behind that.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+
+from engines.graph.lower.blas import GEMM
 
 CTYPE = {"f": "float", "d": "double"}
 
@@ -143,5 +145,6 @@ INLINE void NAME(const T *a, long ai, long ak, const T *b, long bk, const T *sta
 OUTER(outer_f, float)
 OUTER(outer_d, double)
 """,
+    "gemm": GEMM,
 }
 """By how their names begin."""

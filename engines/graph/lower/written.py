@@ -14,6 +14,7 @@ import torch
 from engines.graph.domain import domain
 from engines.graph.fused import reads
 from engines.graph.ir import Node, Var
+from engines.graph.lower import blas
 from engines.graph.lower.arena import CTYPES, Arena, UnfitError, count
 from engines.graph.lower.formulas import ROWS
 from engines.graph.lower.places import Place, indexed, loops, offset, strides_in_full
@@ -24,7 +25,7 @@ LARGEST_SMALL = 64 * 1024
 """Multiplications of the largest matrix product that one thread does, its sizes constants of the text."""
 
 LARGEST_PRODUCT = 512 * 1024
-"""Multiplications of the largest that threads share: beyond, BLAS is faster."""
+"""Multiplications of the largest that threads share here: beyond, a BLAS is faster."""
 
 NARROW, LARGEST_NARROW = range(2, 33), 2 * 1024 * 1024
 """Rows or columns of a narrow result, and the multiplications of the largest: a BLAS makes little of one."""
@@ -95,9 +96,11 @@ def _product(arena: Arena, node: Node) -> Iterator[str]:
     begin = arena.places[bias[0]] if bias and isinstance(bias[0], Var) else None
     start = "NULL" if begin is None else begin.pointer
     if n * m * k > LARGEST_SMALL:
-        if min(n, m) == 1 or n * m * k > (LARGEST_NARROW if min(n, m) in NARROW else LARGEST_PRODUCT):
+        if min(n, m) == 1:  # outside a loop such a product has kernels of its own, `few_rows.py`, faster than a BLAS
             raise UnfitError
-        yield from _shared(arena, a, b, (n, m, k), turned, target, start, 0 if begin is None else begin.strides[0])
+        large = n * m * k > (LARGEST_NARROW if min(n, m) in NARROW else LARGEST_PRODUCT)
+        write = _by_blas if large else _shared
+        yield from write(arena, a, b, (n, m, k), turned, target, start, 0 if begin is None else begin.strides[0])
         return
     left, right = arena.places[a], arena.places[b]
     along, across = (right.strides[1], right.strides[0]) if turned else right.strides
@@ -137,6 +140,33 @@ def _shared(
     yield f"const long size = c + {share}L < {size}L ? {share}L : {size}L - c;"
     yield f"{name}_{arena.kind}({left.pointer}{first}, {steps_a}, {right.pointer}{then}, {steps_b}L, {begin}, {step}L,"
     yield f"  {to}, {m}L, {rows}, {columns}, {k}L); }}"
+
+
+def _by_blas(
+    arena: Arena, a: Var, b: Var, sizes: tuple[int, int, int], turned: bool, target: Place, start: str, step: int
+) -> Iterator[str]:
+    """A product that PyTorch's BLAS makes."""
+    if not blas.available():
+        raise UnfitError
+    (n, m, k), given = sizes, []
+    for var, shape, order in ((a, (n, k), 1), (b, (k, m), -1 if turned else 1)):
+        place = arena.places[var]
+        by = _by_rows_or_columns(place.strides[::order], shape)
+        if by is None:
+            place = yield from _contiguous(arena, var)
+            by = _by_rows_or_columns(place.strides[::order], shape)
+        given.append(f"{place.pointer}, {by}")
+    yield f"gemm_{arena.kind}({', '.join(given)}, {start}, {step}L, {target.pointer}, {n}L, {m}L, {k}L);"
+
+
+def _by_rows_or_columns(strides: Shape, shape: Shape) -> str | None:
+    """How a BLAS is told where a matrix lies: by rows or by columns, so far apart. None where neither lie together."""
+    (rows, columns), (height, width) = strides, shape
+    if (columns == 1 or width == 1) and (rows >= width or height == 1):
+        return f"'N', {max(rows, width)}L"
+    if (rows == 1 or height == 1) and (columns >= height or width == 1):
+        return f"'T', {max(columns, height)}L"
+    return None
 
 
 def _contiguous(arena: Arena, var: Var) -> Generator[str, None, Place]:
