@@ -99,7 +99,7 @@ def _rows(x: Any) -> Any:
 
 def _stacked(column: list[Any], out: Var) -> Any:
     """What a scan kept, as one tensor; stores of a loop inside, each as long as it went, stay a list of them."""
-    if any(isinstance(value, list) or value.shape != out.spec.shape[1:] for value in column):
+    if any(isinstance(value, list) for value in column) or len({value.shape for value in column}) > 1:
         return column
     if column:
         return torch.stack(column)
