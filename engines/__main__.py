@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from engines.engine import Task
+from engines.interrupt import forget_interrupt
 from engines.registry import UnknownWorkloadError, load_workload
 from engines.show import Box, as_html, as_svg, show_channels_last, show_graph, show_tape
 from engines.value import EngineError
@@ -34,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _show(options)
     except KeyboardInterrupt:
+        forget_interrupt()
         return _fail(INTERRUPTED, "interrupted")
 
 

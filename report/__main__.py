@@ -30,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         files = options.file or [newest(options.results)]
         page = render(merge([read_run(file) for file in files]), stored_sheets(options.results))
     except KeyboardInterrupt:
+        exec("")  # noqa: S102 - clears CPython's mark of one unhandled, by which `python -m` would end instead of by the code
         return _fail(INTERRUPTED, "interrupted; no page is written")
     except NothingStoredError as error:
         return _fail(NOTHING, str(error))

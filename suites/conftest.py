@@ -26,6 +26,7 @@ import pytest
 import torch
 from pytest_benchmark.utils import get_tag
 
+from engines.interrupt import forget_interrupt
 from engines.ops.random import step_key
 from engines.registry import check_engine
 from engines.value import EngineError
@@ -278,6 +279,7 @@ def _header(config: pytest.Config) -> dict[str, Any]:
 
 def pytest_keyboard_interrupt() -> None:
     """A Ctrl-C strikes anywhere, and what it leaves open there is no mistake of the run's."""
+    forget_interrupt()
     warnings.simplefilter("ignore", ResourceWarning)
     warnings.simplefilter("ignore", pytest.PytestUnraisableExceptionWarning)
 

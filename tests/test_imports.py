@@ -14,6 +14,7 @@ PACKAGES = ("engines", "suites", "report")
 
 LAYERS: dict[str, set[str]] = {
     "engines": set(),
+    "engines.interrupt": set(),
     "engines.value": set(),
     "engines.op": {"engines.value"},
     "engines.ops": {"engines.value", "engines.op"},

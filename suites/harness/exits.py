@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from functools import wraps
 from typing import Final, Protocol
 
+from engines.interrupt import forget_interrupt
+
 USAGE: Final = 4
 WRONG_NUMERICS: Final = 10
 NOTHING_MEASURED: Final = 11
@@ -36,6 +38,7 @@ def interruptible(command: Command) -> Command:
         try:
             return command(arguments)
         except KeyboardInterrupt:
+            forget_interrupt()
             sys.stderr.write("\ninterrupted\n")
             return INTERRUPTED
 
