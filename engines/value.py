@@ -30,6 +30,12 @@ DTYPES = {
 DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 """The inverse of `DTYPES`."""
 
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """The name of a dtype, of one that is not in `DTYPES` as torch has it."""
+    return DTYPE_NAMES.get(dtype) or str(dtype).removeprefix("torch.")
+
+
 _SHORT = {"float": "f", "bfloat": "bf", "int": "i", "uint": "u"}
 _NOT_THE_USER = tuple(str(Path(file).parent) + os.sep for file in (__file__, np.__file__, torch.__file__))
 
@@ -65,7 +71,7 @@ class Spec(NamedTuple):
         return cls(tuple(tensor.shape), tensor.dtype, str(tensor.device))
 
     def __str__(self) -> str:
-        name = DTYPE_NAMES.get(self.dtype) or str(self.dtype).removeprefix("torch.")
+        name = dtype_name(self.dtype)
         kind = name.rstrip("0123456789")
         sizes = ",".join(map(str, self.shape))
         device = "" if self.device == "cpu" else f"@{self.device}"

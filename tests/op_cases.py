@@ -244,6 +244,8 @@ CASES: dict[str, tuple[Case, ...]] = {
         Case("right is broadcast", (normal(2, 3, 4), normal(4, 2)), torch.matmul),
         Case("both are broadcast", (normal(2, 1, 1, 4), normal(3, 4, 2)), torch.matmul),
         Case("ones", (normal(1, 1), normal(1, 1)), torch.matmul),
+        Case("row by a large matrix", (normal(1, 512), normal(512, 512)), torch.matmul),
+        Case("row by a large matrix, turned", (normal(1, 512), turned(normal(512, 512))), torch.matmul),
         Case("empty", (normal(0, 4), normal(4, 2)), torch.matmul),
         Case("sums of nothing", (normal(3, 0), normal(0, 2)), torch.matmul),
     ),
@@ -253,6 +255,9 @@ CASES: dict[str, tuple[Case, ...]] = {
         Case("batches", (turned(normal(4, 3, 2)), normal(5, 4), normal(5)), F.linear),
         Case("vector", (normal(4), normal(2, 4), normal(2)), F.linear),
         Case("ones", (normal(1, 1), normal(1, 1), normal(1)), F.linear),
+        Case("row, large weight", (normal(1, 512), normal(512, 512), normal(512)), F.linear),
+        Case("row, large weight, no bias", (normal(1, 256), turned(normal(256, 1024)), None), F.linear),
+        Case("row, large weight of odd columns", (normal(1, 512), normal(513, 512), normal(513)), F.linear),
         Case("empty", (normal(0, 4), normal(2, 4), normal(2)), F.linear),
     ),
     # conv
@@ -327,6 +332,7 @@ CASES: dict[str, tuple[Case, ...]] = {
             {"kernel_size": 2, "stride": 1, "padding": 1, "dilation": (2, 3)},
         ),
         Case("turned", (turned(steps(4, 5, 2, 2)),), ref.maxima, {"kernel_size": 2}),
+        Case("many channels", (steps(2, 16, 32, 17),), ref.maxima, WINDOW),
         Case("empty batch", (steps(0, 2, 4, 4),), ref.maxima, {"kernel_size": 2}),
     ),
     "max_pool2d_backward": (

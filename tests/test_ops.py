@@ -19,7 +19,8 @@ import torch
 from engines.graph import PIPELINE, Executable, Graph, trace
 from engines.graph.fused import inline
 from engines.op import Namespace, Op, operand_names
-from engines.ops import COMPOSITES, KERNELS, TABLE
+from engines.ops import COMPOSITES, KERNELS, TABLE, pool
+from engines.peers import torch_eager
 from engines.tape import Tape, Tensor
 from engines.value import Spec
 from tests.op_cases import CASES
@@ -274,6 +275,29 @@ def test_no_gradient_flows_through_integers() -> None:
     with Tape() as tape:
         assert model(tape.ops, {"x": tape.parameter(x)})["gradient"].data.tolist() == [1.0, 3.0]
     assert found["gradient"].tolist() == [1.0, 3.0]
+
+
+# Where another of torch's kernels is taken than torch would take
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_pooling_with_channels_last_gives_the_bits_of_torch_where_maxima_tie_or_are_nan(dtype: torch.dtype) -> None:
+    x = torch.randint(-2, 3, (3, 16, 24, 26), generator=torch.Generator().manual_seed(0)).to(dtype)
+    x[0, 0, :5], x[1, 2, 3], x[1, 3] = torch.nan, torch.inf, -torch.inf
+    assert x.numel() >= pool.FEWEST_NUMBERS
+    for window, pads, gaps in (([2, 2], [0, 0], [1, 1]), ([3, 3], [1, 1], [1, 2])):
+        attrs = {"kernel_size": tuple(window), "stride": 2, "padding": tuple(pads), "dilation": tuple(gaps)}
+        found = KERNELS.max_pool2d_with_indices(x, **attrs)
+        expected = torch.ops.aten.max_pool2d_with_indices(x, window, [2, 2], pads, gaps)
+        for ours, theirs in zip(found, expected, strict=True):
+            assert torch.equal(ours.isnan(), theirs.isnan())
+            assert torch.equal(ours.nan_to_num(), theirs.nan_to_num())
+            assert ours.stride() == theirs.stride()
+
+
+def test_pytorch_eager_calls_what_its_users_call() -> None:
+    assert (torch_eager.OPS.linear, torch_eager.OPS.matmul) == (torch.nn.functional.linear, torch.matmul)
+    assert torch_eager.OPS.max_pool2d is torch.nn.functional.max_pool2d
 
 
 # What rules read. A rule's parameter names say what is kept alive for it; here each name has to be true.

@@ -8,6 +8,7 @@ gradients.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -30,6 +31,17 @@ def pair(size: Pair) -> list[int]:
     return [size, size] if isinstance(size, int) else list(size)
 
 
+@lru_cache(maxsize=256)
+def _told(stride: Pair, padding: Pair, dilation: Pair, groups: int) -> tuple[Any, ...]:
+    """What convolution_backward is told between the tensors and which gradients are wanted."""
+    return pair(stride), pair(padding), pair(dilation), False, [0, 0], groups
+
+
+def _of_sizes(shape: Shape, like: torch.Tensor) -> torch.Tensor:
+    """Stands for an operand of which a kernel reads the sizes alone."""
+    return (like if like.numel() else like.new_empty(1)).as_strided(shape, (0,) * len(shape))
+
+
 def _conv2d_input(
     g: torch.Tensor,
     weight: torch.Tensor,
@@ -40,53 +52,34 @@ def _conv2d_input(
     dilation: Pair,
     groups: int,
 ) -> torch.Tensor:
-    if g.is_cpu and shape[0] == 1 and math.prod(shape) <= PLAIN_ELEMENTS:
-        x = _of_sizes(g, shape)
-        flags = [True, False, False]
-        gradient: torch.Tensor = _backward(
-            g, x, weight, stride=stride, padding=padding, dilation=dilation, groups=groups, flags=flags
-        )[0]
+    if shape[0] == 1 and g.is_cpu and math.prod(shape) <= PLAIN_ELEMENTS:
+        x, told = _of_sizes(shape, g), _told(stride, padding, dilation, groups)
+        gradient: torch.Tensor = convolution_backward(g, x, weight, [len(weight)], *told, [True, False, False])[0]
         return gradient
     # The transposed convolution is this gradient, too, and needs no input to read sizes of.
-    steps, pads, gaps = pair(stride), pair(padding), pair(dilation)
-    rest = [
-        shape[d] - ((g.shape[d] - 1) * steps[d - 2] - 2 * pads[d - 2] + gaps[d - 2] * (weight.shape[d] - 1) + 1)
-        for d in (2, 3)
-    ]
-    return torch.conv_transpose2d(g, weight, None, steps, pads, rest, groups, gaps)
+    rest = 0 if stride == 1 else _rest(g.shape, weight.shape, shape, pair(stride), pair(padding), pair(dilation))
+    return torch.conv_transpose2d(g, weight, None, stride, padding, rest, groups, dilation)
 
 
-def _of_sizes(g: torch.Tensor, shape: Shape) -> torch.Tensor:
-    """Stands for an operand of which a kernel reads the sizes alone."""
-    return g.new_empty(1).expand(shape)
+def _rest(g: Shape, weight: Shape, x: Shape, steps: list[int], pads: list[int], gaps: list[int]) -> list[int]:
+    """How many rows and columns of x lie beyond the last place of the kernel, from the shapes of all three."""
+    return [x[d] - ((g[d] - 1) * steps[d - 2] - 2 * pads[d - 2] + gaps[d - 2] * (weight[d] - 1) + 1) for d in (2, 3)]
 
 
-def _backward(
-    g: torch.Tensor,
-    x: torch.Tensor,
-    weight: torch.Tensor,
-    *,
-    stride: Pair,
-    padding: Pair,
-    dilation: Pair,
-    groups: int,
-    flags: list[bool],
-) -> Any:
-    return convolution_backward(
-        g, x, weight, [weight.shape[0]], pair(stride), pair(padding), pair(dilation), False, [0, 0], groups, flags
-    )
-
-
-def _conv2d_weight(g: torch.Tensor, x: torch.Tensor, *, shape: Shape, **attrs: Any) -> torch.Tensor:
-    gradient: torch.Tensor = _backward(g, x, _of_sizes(g, shape), **attrs, flags=[False, True, False])[1]
+def _conv2d_weight(
+    g: torch.Tensor, x: torch.Tensor, *, shape: Shape, stride: Pair, padding: Pair, dilation: Pair, groups: int
+) -> torch.Tensor:
+    weight, told = _of_sizes(shape, g), _told(stride, padding, dilation, groups)
+    gradient: torch.Tensor = convolution_backward(g, x, weight, shape[:1], *told, [False, True, False])[1]
     return gradient
 
 
 def _conv2d_weight_bias(
-    g: torch.Tensor, x: torch.Tensor, *, shape: Shape, **attrs: Any
+    g: torch.Tensor, x: torch.Tensor, *, shape: Shape, stride: Pair, padding: Pair, dilation: Pair, groups: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    _, weight, bias = _backward(g, x, _of_sizes(g, shape), **attrs, flags=[False, True, True])
-    return weight, bias
+    weight, told = _of_sizes(shape, g), _told(stride, padding, dilation, groups)
+    _, by_weight, by_bias = convolution_backward(g, x, weight, shape[:1], *told, [False, True, True])
+    return by_weight, by_bias
 
 
 def _weight_bias_g(ops: Namespace, c: Any, _weight: Any, _bias: Any, g_shape: Shape, x: Any, **attrs: Any) -> Any:

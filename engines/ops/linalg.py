@@ -7,10 +7,53 @@ from typing import Any
 
 import torch
 
-from engines.op import Namespace, Op
+from engines.op import Namespace, Op, direct
 from engines.ops.elementwise import unbroadcast
 
+linear_out = direct(torch.ops.aten.linear.out)
+
 Shape = tuple[int, ...]
+
+SHARED_ELEMENTS = 1 << 18
+"""Numbers of a matrix from which on its product with one row is shared out between threads."""
+
+
+def matmul(a: torch.Tensor, b: torch.Tensor, *, out: torch.Tensor | None = None) -> torch.Tensor:
+    """`torch.matmul`, one row by a large matrix on all threads."""
+    if a.dim() == 2 and a.shape[0] == 1 and b.dim() == 2 and (threads := _threads(a, b, b.shape[1])) > 1:
+        return _one_row(a, b.view(len(b), threads, -1).transpose(0, 1), None, out)
+    return torch.matmul(a, b, out=out)
+
+
+def linear(
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None, *, out: torch.Tensor | None = None
+) -> torch.Tensor:
+    """x w^T + b, one row x and a large matrix w on all threads."""
+    if x.dim() == 2 and x.shape[0] == 1 and weight.dim() == 2 and (threads := _threads(x, weight, len(weight))) > 1:
+        return _one_row(x, weight.view(threads, -1, weight.shape[1]).transpose(1, 2), bias, out)
+    if out is None:
+        return torch.nn.functional.linear(x, weight, bias)
+    given: torch.Tensor = linear_out(x, weight, bias, out=out)
+    return given
+
+
+def _threads(row: torch.Tensor, matrix: torch.Tensor, columns: int) -> int:
+    """How many threads share a product of this row that gives so many columns: MKL would run it on one alone."""
+    if matrix.numel() < SHARED_ELEMENTS or not row.is_cpu:
+        return 1
+    threads = torch.get_num_threads()
+    return threads if columns % threads == 0 else 1
+
+
+def _one_row(
+    row: torch.Tensor, shares: torch.Tensor, bias: torch.Tensor | None, out: torch.Tensor | None
+) -> torch.Tensor:
+    """A row by the columns of each thread, (threads, rows, columns), as a batch of products."""
+    rows, wide = row.expand(len(shares), 1, -1), shares.shape[2]
+    given = None if out is None else out.view(-1, 1, wide)
+    if bias is None:
+        return torch.bmm(rows, shares, out=given).view(1, -1)
+    return torch.baddbmm(bias.view(-1, 1, wide), rows, shares, out=given).view(1, -1)
 
 
 def _swap(ops: Namespace, x: Any) -> Any:
@@ -55,15 +98,15 @@ def _rows(ops: Namespace, x: Any) -> Any:
 
 def _linear_weight(ops: Namespace, g: Any, _out: Any, x: Any, _w: Any, _b: Any) -> Any:
     """g^T x; of one row it is an outer product, for which a matrix product takes twice the time."""
-    g, x = ops.transpose(_rows(ops, g), dim0=0, dim1=1), _rows(ops, x)
+    g, x = ops.permute(_rows(ops, g), dims=(1, 0)), _rows(ops, x)
     return g * x if x.shape[0] == 1 else ops.matmul(g, x)
 
 
 OPS = (
-    Op("matmul", torch.matmul, (_left, _right)),
+    Op("matmul", matmul, (_left, _right)),
     Op(
         "linear",  # x w^T + b, with w of shape (out, in) as in torch
-        torch.nn.functional.linear,
+        linear,
         (
             lambda ops, g, _out, _x, w, _b: ops.matmul(g, w),
             _linear_weight,

@@ -10,6 +10,8 @@ from engines.op import REQUIRED, Namespace, Op, direct
 
 log_softmax_backward_data = direct(torch.ops.aten._log_softmax_backward_data.default)
 softmax_backward_data = direct(torch.ops.aten._softmax_backward_data.default)
+nll_loss_backward_data = direct(torch.ops.aten.nll_loss_backward.default)
+MEAN = 1  # as torch's kernels number what is done with a sum
 NEVER_IGNORED = -(1 << 31)  # torch skips labels equal to ignore_index (-100 by default); for us each must be a class
 
 
@@ -42,8 +44,9 @@ def _nll_loss(log_probabilities: torch.Tensor, label: torch.Tensor) -> torch.Ten
 
 
 def _nll_loss_backward(g: torch.Tensor, label: torch.Tensor, *, shape: tuple[int, int]) -> torch.Tensor:
-    at_label = (g * (-1.0 / max(shape[0], 1))).expand(shape[0], 1)
-    return g.new_zeros(shape).scatter_(1, label.unsqueeze(1), at_label)
+    x, count = g.as_strided(shape, (0, 0)), g.new_full((), max(shape[0], 1))  # of x the kernel reads the sizes alone
+    gradient: torch.Tensor = nll_loss_backward_data(g, x, label, None, MEAN, NEVER_IGNORED, count)
+    return gradient
 
 
 OPS = (

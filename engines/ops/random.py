@@ -18,7 +18,7 @@ import torch
 from torch.cuda.jiterator import _create_jit_fn as create_jit_fn
 
 from engines.op import REQUIRED, Namespace, Op
-from engines.value import DTYPES
+from engines.value import DTYPES, dtype_name
 
 _GAMMA = 0x9E3779B97F4A7C15
 _INVERSE = pow(_GAMMA, -1, 1 << 64)
@@ -129,12 +129,22 @@ def _mask_on_cuda(key: torch.Tensor, shape: tuple[int, ...], rate: float, stream
     return bits.view(torch.float32).view(shape)
 
 
+@lru_cache(maxsize=64)
+def _bounds(rate: float, dtype: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Below what a word keeps its element, and what it is then scaled by, as tensors without dimensions."""
+    return _scalar(keep_below(rate)), torch.tensor(1.0 / (1.0 - rate), dtype=DTYPES[dtype])
+
+
 def _dropout_mask(key: torch.Tensor, *, shape: tuple[int, ...], rate: float, stream: int, dtype: str) -> torch.Tensor:
     if not 0.0 <= rate < 1.0:
         raise ValueError(f"rate must be from 0 to below 1, found {rate}")
     if key.is_cuda and dtype == "float32" and not torch.compiler.is_compiling():
         return _mask_on_cuda(key, shape, rate, stream)
-    return (_words(key, shape, stream) < keep_below(rate)).to(DTYPES[dtype]).mul_(1.0 / (1.0 - rate))
+    words = _words(key, shape, stream)
+    if torch.compiler.is_compiling():
+        return (words < keep_below(rate)).to(DTYPES[dtype]).mul_(1.0 / (1.0 - rate))
+    below, scale = _bounds(rate, dtype)
+    return (words < below) * scale
 
 
 OPS = (
@@ -150,8 +160,7 @@ OPS = (
 def _masked(ops: Namespace, x: Any, key: Any, shape: tuple[int, ...], rate: float, stream: int) -> Any:
     if key is None or rate == 0.0:
         return x
-    dtype = str(x.dtype).removeprefix("torch.")
-    return x * ops.dropout_mask(key, shape=shape, rate=rate, stream=stream, dtype=dtype)
+    return x * ops.dropout_mask(key, shape=shape, rate=rate, stream=stream, dtype=dtype_name(x.dtype))
 
 
 def dropout(ops: Namespace, x: Any, key: Any, *, rate: float, stream: int = 0) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from engines.op import REQUIRED, Namespace, Op
+from engines.value import dtype_name
 
 Dim = int | tuple[int, ...] | None
 Shape = tuple[int, ...]
@@ -42,7 +43,7 @@ def _spread(ops: Namespace, g: Any, shape: Shape, dim: Dim, keepdim: bool) -> An
 
 def _max_rule(ops: Namespace, g: Any, out: Any, x: Any, *, dim: Dim, keepdim: bool) -> Any:
     """Elements that share the maximum share its gradient equally, as in torch.amax."""
-    hit = ops.cast(ops.equal(x, _restore(ops, out, x.shape, dim, keepdim)), dtype=_dtype_name(x))
+    hit = ops.cast(ops.equal(x, _restore(ops, out, x.shape, dim, keepdim)), dtype=dtype_name(x.dtype))
     return _restore(ops, g, x.shape, dim, keepdim) * hit / ops.sum(hit, dim=dim, keepdim=True)
 
 
@@ -51,10 +52,6 @@ def _var_rule(ops: Namespace, g: Any, _out: Any, x: Any, *, dim: Dim, correction
     count = _count(x.shape, dim)
     scale = 2.0 / (count - correction) if count > correction else math.nan
     return _restore(ops, g, x.shape, dim, keepdim) * (x - ops.mean(x, dim=dim, keepdim=True)) * scale
-
-
-def _dtype_name(x: Any) -> str:
-    return str(x.dtype).removeprefix("torch.")
 
 
 def _amax(x: torch.Tensor, *, dim: Dim, keepdim: bool) -> torch.Tensor:

@@ -40,6 +40,8 @@ def _without_gradient(function: Callable[..., Any], *values: Any) -> Any:
 
 
 NATIVE: Mapping[str, Callable[..., Any]] = {
+    "matmul": torch.matmul,
+    "linear": functional.linear,
     "max_pool2d": functional.max_pool2d,
     "batch_norm": _batch_norm,
     "layer_norm": _layer_norm,
@@ -50,7 +52,7 @@ NATIVE: Mapping[str, Callable[..., Any]] = {
     "without_gradient": _without_gradient,
     "gradients": partial(torch.autograd.grad, create_graph=True),
 }
-"""Functions that torch differentiates better than the kernel that our engines give gradient rules for."""
+"""Where our kernel is not the function that a user of torch calls, or torch differentiates another one better."""
 
 
 def native_ops(kernel: Callable[[Op], Callable[..., Any]] = bare_kernel) -> Namespace:

@@ -15,6 +15,7 @@ import torch
 
 from engines.graph.ir import Node, Var
 from engines.op import direct
+from engines.ops import linalg
 
 aten = torch.ops.aten
 clamp_min = torch.clamp_min  # which torch's relu is, too
@@ -74,8 +75,8 @@ INTO: Mapping[str, Into] = {
     "less_equal": _elementwise(torch.le),
     "greater": _elementwise(torch.gt),
     "greater_equal": _elementwise(torch.ge),
-    "matmul": Into(torch.matmul, False, _of_matrices),
-    "linear": Into(direct(aten.linear.out), False, _of_matrices),
+    "matmul": Into(linalg.matmul, False, _of_matrices),
+    "linear": Into(linalg.linear, False, _of_matrices),
 }
 """By the name of the op; kept small: what is worth fusing writes into given memory anyway."""
 
