@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, Self
 
@@ -144,12 +144,11 @@ class Tape:
         """
         self._check(loss, wrt)
         first = self._seed(loss, seed)
+        needed = self.needed(loss.slot, wrt)
         if record:
-            return _gradients(Walk(self, OPS, self.needed(loss.slot, wrt), freed=None, record=True), loss, first, wrt)
-        freed = None if retain else Freed(user_location())
-        walk = Walk(self, KERNELS, self.needed(loss.slot, wrt), freed, record=False)
-        # Within the tape the guard is on, and to enter it once more takes as long as a small kernel.
-        with nullcontext() if torch.is_inference_mode_enabled() else kernels_only():
+            return _gradients(Walk(self, OPS, needed, freed=None, record=True), loss, first, wrt)
+        walk = Walk(self, KERNELS, needed, None if retain else Freed(user_location()), record=False)
+        with kernels_only():
             found = _gradients(walk, loss, first.data, wrt)
         return [Tensor(g, self, -1) for g in found]
 
@@ -192,15 +191,14 @@ class Tape:
 
     def needed(self, last: int, wrt: Sequence[Tensor]) -> bytearray | None:
         """Marks of the slots up to `last` that depend on `wrt`; None where every recorded slot does."""
-        slots = {value.slot for value in wrt}
-        earliest = min(slots, default=-1)
-        if len(slots) == self._leaves and all(self.entries[slot] is LEAF for slot in slots):
+        slots, entries = {value.slot for value in wrt}, self.entries
+        if len(slots) == self._leaves and not [slot for slot in slots if entries[slot] is not LEAF]:
             return None
         marks = bytearray(last + 1)
         for slot in slots:
             if slot <= last:
                 marks[slot] = 1
-        _mark(self.entries, marks, range(last + 1), earliest)
+        _mark(entries, marks, range(last + 1), min(slots, default=-1))
         return marks
 
 
@@ -219,7 +217,7 @@ def _mark(entries: list[Entry], marks: bytearray, slots: range, earliest: int) -
                 marks[slot : slot + outputs] = b"\1" * outputs
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Walk:
     """What one backward pass knows.
 
@@ -263,14 +261,20 @@ def _gradients(walk: Walk, loss: Tensor, seed: Any, wrt: Sequence[Tensor]) -> li
     entries = walk.tape.entries
     grads: list[Any] = [None] * len(entries)
     grads[loss.slot] = seed
-    inner: dict[int, Any] = {value.slot: None for value in wrt if entries[value.slot] is not LEAF}
-    earliest = min((value.slot for value in wrt), default=-1)
+    inner: dict[int, Any] = {}
+    earliest = -1
+    if walk.needed is not None:
+        inner = {value.slot: None for value in wrt if entries[value.slot] is not LEAF}
+        earliest = min([value.slot for value in wrt], default=-1)
     _walk(walk, range(loss.slot, -1, -1), grads, inner, earliest)
-    found = [inner[value.slot] if value.slot in inner else grads[value.slot] for value in wrt]
-    return [
-        walk.ops.full_like(v if walk.record else v.data, value=0.0) if g is None else g
-        for v, g in zip(wrt, found, strict=True)
-    ]
+    for slot, inside in inner.items():
+        grads[slot] = inside
+    return [_zeros(walk, value) if (g := grads[value.slot]) is None else g for value in wrt]
+
+
+def _zeros(walk: Walk, value: Tensor) -> Any:
+    """The gradient by a value that the loss does not depend on."""
+    return walk.ops.full_like(value if walk.record else value.data, value=0.0)
 
 
 def _walk(walk: Walk, slots: range, grads: list[Any], inner: dict[int, Any], earliest: int) -> None:

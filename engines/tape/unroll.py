@@ -30,7 +30,7 @@ from typing import Any
 
 import torch
 
-from engines.op import KERNEL_ERRORS, Op, plain, refusal, spec_of
+from engines.op import KERNEL_ERRORS, REQUIRED, Op, plain, refusal, spec_of
 from engines.tape.pullback import Pullback, saved_values, unrolled_pullback
 from engines.tape.tensor import Tensor
 
@@ -59,6 +59,7 @@ def unrolled(op: Op, general: Callable[..., Any]) -> Callable[..., Any]:
         "new": Tensor.__new__,
         "KERNEL_ERRORS": KERNEL_ERRORS,
         "NO_ATTRS": NO_ATTRS,
+        "DEFAULTS": op.attrs,
         "op": op,
         "kernel": op.kernel,
         "general": general,
@@ -116,7 +117,7 @@ def _source(op: Op) -> Iterator[str]:
     for i in range(1, arity):
         yield from _unwrap(op, i, given)
     if op.attrs:
-        yield "    attrs = attributes(given)"
+        yield f"    attrs = attributes(given){'' if REQUIRED in op.attrs.values() else ' if given else DEFAULTS'}"
     yield "    try:"
     yield f"        {', '.join(results)} = {_kernel_call(op)}"
     yield "    except KERNEL_ERRORS as error:"
