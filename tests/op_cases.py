@@ -257,6 +257,7 @@ CASES: dict[str, tuple[Case, ...]] = {
         Case("ones", (normal(1, 1), normal(1, 1), normal(1)), F.linear),
         Case("row, large weight", (normal(1, 512), normal(512, 512), normal(512)), F.linear),
         Case("row, large weight, no bias", (normal(1, 256), turned(normal(256, 1024)), None), F.linear),
+        Case("row, large weight, one bias", (normal(1, 512), normal(512, 512), normal(1)), F.linear),
         Case("row, large weight of odd columns", (normal(1, 512), normal(513, 512), normal(513)), F.linear),
         Case("empty", (normal(0, 4), normal(2, 4), normal(2)), F.linear),
     ),

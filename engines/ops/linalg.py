@@ -53,7 +53,8 @@ def _one_row(
     given = None if out is None else out.view(-1, 1, wide)
     if bias is None:
         return torch.bmm(rows, shares, out=given).view(1, -1)
-    return torch.baddbmm(bias.view(-1, 1, wide), rows, shares, out=given).view(1, -1)
+    each = bias.expand(len(shares) * wide).view(-1, 1, wide)
+    return torch.baddbmm(each, rows, shares, out=given).view(1, -1)
 
 
 def _swap(ops: Namespace, x: Any) -> Any:
