@@ -69,7 +69,18 @@ def half_used(ops: Any, mark: Any, p: Mapping[str, Any], x: Any) -> Any:
     return ops.sum(used)
 
 
-MODELS = {model.__name__: model for model in (given, captured, masked, nested, several, half_used)}
+def summed(ops: Any, mark: Any, p: Mapping[str, Any], x: Any) -> Any:
+    """Values used several times, at the same slots in both parts; the gradient of a sum is that of both its terms."""
+
+    def part(x: Any) -> Any:
+        a, b = ops.tanh(x * p["b"]), ops.exp(x)
+        c = a * a
+        return (a + b) * c
+
+    return ops.sum(mark(part, mark(part, x)) * p["w"][0])
+
+
+MODELS = {model.__name__: model for model in (given, captured, masked, nested, several, half_used, summed)}
 
 
 def arrays() -> dict[str, Any]:

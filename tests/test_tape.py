@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from engines.ops import KERNELS
 from engines.tape import Tape, Tensor
@@ -138,6 +139,38 @@ def test_an_unused_parameter_gets_zeros(tape: Tape) -> None:
 def test_a_value_used_twice_gets_both_gradients(tape: Tape) -> None:
     w = tape.parameter(np.array(3.0))
     assert float(tape.gradients(w * w + w, [w])[0]) == 7.0
+
+
+class Sums(TorchDispatchMode):
+    """Counts the sums that torch is asked for: anew, and in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.anew = self.in_place = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.anew += func is torch.ops.aten.add.Tensor
+        self.in_place += func is torch.ops.aten.add_.Tensor
+        return func(*args, **(kwargs or {}))
+
+
+def test_from_the_third_on_what_is_added_to_a_gradient_is_added_in_place(tape: Tape) -> None:
+    w = tape.parameter(array(4))
+    loss = tape.ops.sum(tape.ops.concat([tape.ops.exp(w) for _ in range(10)]))
+    with Sums() as sums:
+        (found,) = tape.gradients(loss, [w])
+    assert (sums.anew, sums.in_place) == (1, 8)
+    np.testing.assert_allclose(found.numpy(), 10 * np.exp(array(4)), rtol=1e-6)
+
+
+def test_what_is_added_in_place_is_nobody_else_s(tape: Tape) -> None:
+    """The gradient of a sum is handed to both its terms, and that of a reshape is the same memory."""
+    a, b = tape.parameter(array(4)), tape.parameter(array(4, seed=1))
+    loss = tape.ops.sum(a * 2.0) + tape.ops.sum(tape.ops.exp(a) + tape.ops.reshape(a + b, shape=(4,)) * a)
+    found = [g.numpy() for g in tape.gradients(loss, [a, b])]
+    expected = [2.0 + np.exp(array(4)) + array(4) + (array(4) + array(4, seed=1)), array(4)]
+    np.testing.assert_allclose(found[0], expected[0], rtol=1e-6)
+    np.testing.assert_allclose(found[1], expected[1], rtol=1e-6)
 
 
 def test_the_same_parameter_may_be_asked_for_twice(tape: Tape) -> None:

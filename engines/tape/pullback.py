@@ -14,7 +14,16 @@ what each saved value is, says the `Pullback`, of which there is one per op and 
         if needed is None or needed[s0]:
             part = rule0(walk.ops, g, y0, None)
             had = grads[s0]
-            grads[s0] = part if had is None else had + part
+            if had is None:
+                grads[s0] = part
+            elif s0 in walk.sums:
+                had += part
+            else:
+                grads[s0] = had + part
+                walk.sums.add(s0)
+
+A rule may give what others hold too (the gradient of a sum is that of its terms), so that the first two contributions
+make a new tensor; nobody else has that one until it is read, and whatever comes next is added in place.
 """
 
 from __future__ import annotations
@@ -47,6 +56,11 @@ class Walk(Protocol):
     @property
     def tape(self) -> Any:
         """The tape that is walked back."""
+        ...
+
+    @property
+    def sums(self) -> set[int]:
+        """The slots whose gradient is a sum that this walk has made."""
         ...
 
     def again(self, grads: list[Any]) -> AbstractContextManager[int]:
@@ -147,11 +161,11 @@ def _source(op: Op, inputs: tuple[int, ...], saved: Sequence[str], *, on_tape: b
         yield "    if together:"
         yield f"        {', '.join(f'part{i}' for i in together)} = {_call(op, 'joint', together[0], saved)}"
         for i in together:
-            yield from _add(i, f"part{i}")
+            yield from _add(i, f"part{i}", on_tape=on_tape)
     for i in inputs:
         yield f"    if {f'not together and needed[s{i}]' if i in together else f'needed is None or needed[s{i}]'}:"
         yield f"        part = {_call(op, f'rule{i}', i, saved)}"
-        yield from _add(i, "part")
+        yield from _add(i, "part", on_tape=on_tape)
 
 
 def _take_gradient(outputs: int) -> Iterator[str]:
@@ -183,10 +197,18 @@ def _call(op: Op, rule: str, index: int, saved: Sequence[str]) -> str:
     return f"{rule}({', '.join(['walk.ops', 'g', *arguments, *(['**attrs'] if op.attrs else [])])})"
 
 
-def _add(index: int, part: str) -> Iterator[str]:
+def _add(index: int, part: str, *, on_tape: bool) -> Iterator[str]:
     """Statements that add to the gradient of one input; what was added dies at once."""
     yield f"        had = grads[s{index}]"
-    yield f"        grads[s{index}] = {part} if had is None else had + {part}"
+    yield "        if had is None:"
+    yield f"            grads[s{index}] = {part}"
+    if not on_tape:
+        yield f"        elif s{index} in walk.sums:"
+        yield f"            had += {part}"
+    yield "        else:"
+    yield f"            grads[s{index}] = had + {part}"
+    if not on_tape:
+        yield f"            walk.sums.add(s{index})"
     yield f"        del had, {part}"
 
 
@@ -227,17 +249,26 @@ def _run_rules(
     if op.joint is not None and all(i in wanted for i in op.joint.inputs):
         together, joint = op.joint
         for i, part in zip(together, joint(walk.ops, single, *saved[together[0]], **attrs), strict=True):
-            _accumulate(grads, slots[i], part)
+            _accumulate(walk, grads, slots[i], part, on_tape=on_tape)
         wanted = [i for i in wanted if i not in together]
     for i in wanted:
         rule = op.rule(i)
         assert rule is not None
         index = {"index": i} if op.variadic else {}
-        _accumulate(grads, slots[i], rule(walk.ops, single, *saved[i], **attrs, **index))
+        _accumulate(walk, grads, slots[i], rule(walk.ops, single, *saved[i], **attrs, **index), on_tape=on_tape)
 
 
-def _accumulate(grads: list[Any], slot: int, part: Any) -> None:
-    grads[slot] = part if grads[slot] is None else grads[slot] + part
+def _accumulate(walk: Walk, grads: list[Any], slot: int, part: Any, *, on_tape: bool) -> None:
+    had = grads[slot]
+    if had is None:
+        grads[slot] = part
+    elif on_tape:
+        grads[slot] = had + part
+    elif slot in walk.sums:
+        had += part
+    else:
+        grads[slot] = had + part
+        walk.sums.add(slot)
 
 
 def _on_tape(tape: Any, op: Op, slot: int, slots: dict[int, int], args: Sequence[Any]) -> tuple[Any, ...]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal, Self
 
 import numpy as np
@@ -223,7 +223,8 @@ class Walk:
 
     Gradients are torch tensors and rules run on kernels, or, with `record`, gradients are tensors of the tape and rules
     run on it. With `freed`, each entry is dropped as its rules run, and `freed` left in its place. `needed` marks the
-    slots that depend on what gradients are asked for; None where every recorded slot does.
+    slots that depend on what gradients are asked for; None where every recorded slot does. `sums` are the slots whose
+    gradient is a sum that this walk has made.
     """
 
     tape: Tape
@@ -231,6 +232,7 @@ class Walk:
     needed: bytearray | None
     freed: Freed | None
     record: bool
+    sums: set[int] = field(default_factory=set)
 
     @contextmanager
     def again(self, grads: list[Any]) -> Iterator[int]:
@@ -255,6 +257,7 @@ class Walk:
         for kept in (entries, grads, self.needed):
             if kept is not None:
                 del kept[start:]
+        self.sums.difference_update(slots)
 
 
 def _gradients(walk: Walk, loss: Tensor, seed: Any, wrt: Sequence[Tensor]) -> list[Any]:
