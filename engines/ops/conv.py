@@ -54,7 +54,7 @@ def _conv2d_input(
 ) -> torch.Tensor:
     if shape[0] == 1 and g.is_cpu and math.prod(shape) <= PLAIN_ELEMENTS:
         x, told = _of_sizes(shape, g), _told(stride, padding, dilation, groups)
-        gradient: torch.Tensor = convolution_backward(g, x, weight, [len(weight)], *told, [True, False, False])[0]
+        gradient: torch.Tensor = convolution_backward(g, x, weight, [weight.shape[0]], *told, [True, False, False])[0]
         return gradient
     # The transposed convolution is this gradient, too, and needs no input to read sizes of.
     rest = 0 if stride == 1 else _rest(g.shape, weight.shape, shape, pair(stride), pair(padding), pair(dilation))

@@ -20,8 +20,8 @@ SHARED_ELEMENTS = 1 << 18
 
 def matmul(a: torch.Tensor, b: torch.Tensor, *, out: torch.Tensor | None = None) -> torch.Tensor:
     """`torch.matmul`, one row by a large matrix on all threads."""
-    if a.dim() == 2 and a.shape[0] == 1 and b.dim() == 2 and (threads := _threads(a, b, b.shape[1])) > 1:
-        return _one_row(a, b.view(len(b), threads, -1).transpose(0, 1), None, out)
+    if _is_large(b) and (threads := _threads(a, b, columns=1)) > 1:
+        return _one_row(a, b.view(b.shape[0], threads, -1).transpose(0, 1), None, out)
     return torch.matmul(a, b, out=out)
 
 
@@ -29,7 +29,7 @@ def linear(
     x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None, *, out: torch.Tensor | None = None
 ) -> torch.Tensor:
     """x w^T + b, one row x and a large matrix w on all threads."""
-    if x.dim() == 2 and x.shape[0] == 1 and weight.dim() == 2 and (threads := _threads(x, weight, len(weight))) > 1:
+    if _is_large(weight) and (threads := _threads(x, weight, columns=0)) > 1:
         return _one_row(x, weight.view(threads, -1, weight.shape[1]).transpose(1, 2), bias, out)
     if out is None:
         return torch.nn.functional.linear(x, weight, bias)
@@ -37,23 +37,31 @@ def linear(
     return given
 
 
-def _threads(row: torch.Tensor, matrix: torch.Tensor, columns: int) -> int:
-    """How many threads share a product of this row that gives so many columns: MKL would run it on one alone."""
-    if matrix.numel() < SHARED_ELEMENTS or not row.is_cpu:
+def _is_large(matrix: Any) -> bool:
+    return isinstance(matrix, torch.Tensor) and matrix.numel() >= SHARED_ELEMENTS
+
+
+def _threads(row: Any, matrix: torch.Tensor, *, columns: int) -> int:
+    """How many threads share a product of one row, each so many of its columns: MKL would run it on one alone.
+
+    `columns` is the dimension of the matrix that gives the result's columns. Torch itself sees to all other operands.
+    """
+    if not isinstance(row, torch.Tensor) or row.dim() != 2 or row.shape[0] != 1 or matrix.dim() != 2 or not row.is_cpu:
         return 1
     threads = torch.get_num_threads()
-    return threads if columns % threads == 0 else 1
+    return threads if matrix.shape[columns] % threads == 0 else 1
 
 
 def _one_row(
     row: torch.Tensor, shares: torch.Tensor, bias: torch.Tensor | None, out: torch.Tensor | None
 ) -> torch.Tensor:
     """A row by the columns of each thread, (threads, rows, columns), as a batch of products."""
-    rows, wide = row.expand(len(shares), 1, -1), shares.shape[2]
+    threads, _, wide = shares.shape
+    rows = row.expand(threads, 1, -1)
     given = None if out is None else out.view(-1, 1, wide)
     if bias is None:
         return torch.bmm(rows, shares, out=given).view(1, -1)
-    each = bias.expand(len(shares) * wide).view(-1, 1, wide)
+    each = bias.expand(threads * wide).view(-1, 1, wide)
     return torch.baddbmm(each, rows, shares, out=given).view(1, -1)
 
 
