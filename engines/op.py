@@ -45,6 +45,11 @@ def direct(overload: Any) -> Kernel:
     return function
 
 
+def of_sizes(shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
+    """Stands for an operand of which a kernel reads the sizes alone: of `shape`, of the dtype and device of `like`."""
+    return (like if like.numel() else like.new_empty(1)).as_strided(shape, (0,) * len(shape))
+
+
 def kernels_only() -> AbstractContextManager[None]:
     """The one guard under which every engine of ours calls kernels: torch's own autograd, and its bookkeeping, are off.
 

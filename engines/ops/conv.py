@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from engines.op import REQUIRED, Joint, Namespace, Op, direct
+from engines.op import REQUIRED, Joint, Namespace, Op, direct, of_sizes
 
 convolution_backward = direct(torch.ops.aten.convolution_backward.default)
 
@@ -37,11 +37,6 @@ def _told(stride: Pair, padding: Pair, dilation: Pair, groups: int) -> tuple[Any
     return pair(stride), pair(padding), pair(dilation), False, [0, 0], groups
 
 
-def _of_sizes(shape: Shape, like: torch.Tensor) -> torch.Tensor:
-    """Stands for an operand of which a kernel reads the sizes alone."""
-    return (like if like.numel() else like.new_empty(1)).as_strided(shape, (0,) * len(shape))
-
-
 def _conv2d_input(
     g: torch.Tensor,
     weight: torch.Tensor,
@@ -53,7 +48,7 @@ def _conv2d_input(
     groups: int,
 ) -> torch.Tensor:
     if shape[0] == 1 and g.is_cpu and math.prod(shape) <= PLAIN_ELEMENTS:
-        x, told = _of_sizes(shape, g), _told(stride, padding, dilation, groups)
+        x, told = of_sizes(shape, g), _told(stride, padding, dilation, groups)
         gradient: torch.Tensor = convolution_backward(g, x, weight, [weight.shape[0]], *told, [True, False, False])[0]
         return gradient
     # The transposed convolution is this gradient, too, and needs no input to read sizes of.
@@ -69,7 +64,7 @@ def _rest(g: Shape, weight: Shape, x: Shape, steps: list[int], pads: list[int], 
 def _conv2d_weight(
     g: torch.Tensor, x: torch.Tensor, *, shape: Shape, stride: Pair, padding: Pair, dilation: Pair, groups: int
 ) -> torch.Tensor:
-    weight, told = _of_sizes(shape, g), _told(stride, padding, dilation, groups)
+    weight, told = of_sizes(shape, g), _told(stride, padding, dilation, groups)
     gradient: torch.Tensor = convolution_backward(g, x, weight, shape[:1], *told, [False, True, False])[1]
     return gradient
 
@@ -77,7 +72,7 @@ def _conv2d_weight(
 def _conv2d_weight_bias(
     g: torch.Tensor, x: torch.Tensor, *, shape: Shape, stride: Pair, padding: Pair, dilation: Pair, groups: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    weight, told = _of_sizes(shape, g), _told(stride, padding, dilation, groups)
+    weight, told = of_sizes(shape, g), _told(stride, padding, dilation, groups)
     _, by_weight, by_bias = convolution_backward(g, x, weight, shape[:1], *told, [False, True, True])
     return by_weight, by_bias
 

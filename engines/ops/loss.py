@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from engines.op import REQUIRED, Namespace, Op, direct
+from engines.op import REQUIRED, Namespace, Op, direct, of_sizes
 
 log_softmax_backward_data = direct(torch.ops.aten._log_softmax_backward_data.default)
 softmax_backward_data = direct(torch.ops.aten._softmax_backward_data.default)
@@ -44,7 +44,7 @@ def _nll_loss(log_probabilities: torch.Tensor, label: torch.Tensor) -> torch.Ten
 
 
 def _nll_loss_backward(g: torch.Tensor, label: torch.Tensor, *, shape: tuple[int, int]) -> torch.Tensor:
-    x, count = g.as_strided(shape, (0, 0)), g.new_full((), max(shape[0], 1))  # of x the kernel reads the sizes alone
+    x, count = of_sizes(shape, g), g.new_full((), max(shape[0], 1))
     gradient: torch.Tensor = nll_loss_backward_data(g, x, label, None, MEAN, NEVER_IGNORED, count)
     return gradient
 

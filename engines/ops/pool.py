@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from engines.op import REQUIRED, Namespace, Op, direct
+from engines.op import REQUIRED, Namespace, Op, direct, of_sizes
 from engines.ops.conv import Pair, Shape, pair
 
 adaptive_avg_pool2d_backward = direct(torch.ops.aten._adaptive_avg_pool2d_backward.default)
@@ -83,7 +83,7 @@ def _avg_pool2d_backward(
 
 
 def _adaptive_backward(g: torch.Tensor, *, shape: Shape) -> Any:
-    return adaptive_avg_pool2d_backward(g.contiguous(), g.new_empty(1).expand(shape))
+    return adaptive_avg_pool2d_backward(g.contiguous(), of_sizes(shape, g))
 
 
 def _adaptive(x: torch.Tensor, *, output_size: Pair) -> torch.Tensor:
