@@ -35,7 +35,7 @@ from suites.harness.forkserver import forked
 from suites.harness.heap import keep_freed_memory
 from suites.harness.memory import memory_of
 from suites.harness.protocol import VERSION, Status, decode_request, encode
-from suites.harness.rest import rest
+from suites.harness.rest import rest, set_apart, threads
 from suites.harness.stream import pass_twice
 from suites.harness.training import Training
 from suites.harness.warming import warm_up
@@ -281,6 +281,9 @@ def _call_of(ready: Ready) -> Callable[[], object]:
 
 def _lead_in(ready: Ready) -> None:
     """Fill caches and wake threads: others ran since this engine did."""
+    before = threads()
+    ready.call()
+    set_apart(before)
     end = time.perf_counter() + LEAD_SECONDS
     while True:
         ready.call()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import os
 import random
+import threading
 import time
 from typing import ClassVar
 
@@ -15,7 +17,7 @@ from scipy import stats
 from suites.harness import clock, progress, statistics
 from suites.harness.cell import Cell
 from suites.harness.deal import blocks
-from suites.harness.rest import rest
+from suites.harness.rest import rest, set_apart, threads
 from suites.harness.warming import WINDOW, warm_up
 from suites.harness.worker import whole_float32
 
@@ -286,6 +288,30 @@ def test_threads_rest_after_work_instead_of_spinning():
         rest()
         busy.append(spun(0.03))
     assert min(busy) < 0.002
+
+
+def test_threads_that_start_are_put_on_cores_of_their_own_and_may_move_again(monkeypatch) -> None:
+    placed, move = {}, os.sched_setaffinity
+
+    def watched(thread, cores):
+        placed.setdefault(thread, []).append(set(cores))
+        move(thread, cores)
+
+    monkeypatch.setattr(os, "sched_setaffinity", watched)
+    allowed, x = os.sched_getaffinity(0), torch.randn(1500, 1500)
+    rest()
+    before = threads()
+    x @ x
+    new = threads() - before
+    set_apart(before)
+    assert len(new) == torch.get_num_threads() - 1
+    assert placed.keys() == ({threading.get_native_id(), *new} if new else set())
+    first = [moves[0] for moves in placed.values()]
+    assert all(len(cores) == 1 for cores in first)
+    assert len(set(map(tuple, first))) == min(len(first), len(allowed))
+    assert all(moves[1:] == [allowed] for moves in placed.values())
+    set_apart(threads())
+    assert all(len(moves) == 2 for moves in placed.values())
 
 
 def test_float32_has_no_shortcut_in_a_worker() -> None:
