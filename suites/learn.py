@@ -23,6 +23,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -68,6 +69,20 @@ class Learner(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Course:
+    """How training went: the losses of every engine, one a step, over so many epochs of these digits."""
+
+    losses: Mapping[str, list[float]]
+    epochs: int
+    digits: Digits
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """As an engine took them that did not fail."""
+        return max(map(len, self.losses.values()), default=0) // max(self.epochs, 1)
+
+
 def learn(
     cell: Cell,
     learners: Mapping[str, Learner],
@@ -94,11 +109,11 @@ def learn(
         if enough():
             epochs = epoch + 1
             break
-    steps = max(map(len, losses.values()), default=0)
+    course = Course(losses, epochs, digits)
     for name, row in rows.items():
         if row.running:
             with row.at_its_cost():
-                _judge(row, learners[name], losses, steps // max(epochs, 1), epochs, digits, _tolerance(name, cell))
+                _judge(row, learners[name], course, _tolerance(name, cell))
 
 
 def _one_epoch(learner: Learner, losses: list[float], row: Row) -> None:
@@ -116,38 +131,23 @@ def _tolerance(name: str, cell: Cell) -> float:
     return 0.0 if name in BITWISE and cell.device == "cpu" else LOSS_TOLERANCE
 
 
-def _judge(
-    row: Row,
-    learner: Learner,
-    losses: Mapping[str, list[float]],
-    per_epoch: int,
-    epochs: int,
-    digits: Digits,
-    tolerance: float,
-) -> None:
-    row.learning = _facts(losses, row.engine, per_epoch, epochs, learner.accuracy(), digits, tolerance)
+def _judge(row: Row, learner: Learner, course: Course, tolerance: float) -> None:
+    row.learning = _facts(course, row.engine, learner.accuracy(), tolerance)
     row.agreement = _agreement(row)
     if row.agreement.wrong:
         row.refuse("wrong", f"losses are off from the tape's by {row.agreement.error:.2e} relative")
 
 
-def _facts(
-    losses: Mapping[str, list[float]],
-    name: str,
-    steps_per_epoch: int,
-    epochs: int,
-    accuracy: float,
-    digits: Digits,
-    tolerance: float,
-) -> dict[str, Any]:
+def _facts(course: Course, name: str, accuracy: float, tolerance: float) -> dict[str, Any]:
+    losses, digits = course.losses, course.digits
     ours, tape = np.asarray(losses[name]), np.asarray(losses.get("tape", losses[name]))
     compared = name != "tape" and len(losses.get("tape", ())) == len(ours)
     steps = min(COMPARED_STEPS, len(ours)) if tolerance else len(ours)
     off = np.abs(ours[:steps] - tape[:steps]) / np.abs(tape[:steps]) if compared else None
     return {
         "losses": losses[name],
-        "steps_per_epoch": steps_per_epoch,
-        "epochs": epochs,
+        "steps_per_epoch": course.steps_per_epoch,
+        "epochs": course.epochs,
         "test_accuracy": accuracy,
         "seed": SEED,
         "train_samples": len(digits.train_labels),
