@@ -15,8 +15,8 @@ from suites.harness.effort import Effort
 from suites.harness.replay import RunRow
 
 ENGINES = ("tape", "tape+levels", "graph", "graph+levels", "torch_eager")
-NARROW = {"lanes": 4}
-"""One tree has few nodes on a level, and the graph's lanes that no node is in cost as much as others."""
+NARROW = 4
+"""Lanes for one tree, which has few nodes on a level: the graph's lanes without a node cost as much as others."""
 
 
 def cells(effort: Effort, device: str) -> list[Cell]:
@@ -25,8 +25,11 @@ def cells(effort: Effort, device: str) -> list[Cell]:
     if effort.name == "quick":
         return [ways.sized(replace(many, batch_size=8), effort)]
     one = Cell("recursion", "tree_lstm", "loss_and_grad", 1, device=device)
-    every = ((one, NARROW), (many, {}))
-    return [ways.sized(cell, effort, chain=chain, **knobs) for cell, knobs in every for chain in (0.0, 0.5, 1.0)]
+    chains = (0.0, 0.5, 1.0)
+    return [
+        *(ways.sized(one, effort, chain=chain, lanes=NARROW) for chain in chains),
+        *(ways.sized(many, effort, chain=chain) for chain in chains),
+    ]
 
 
 def contender(name: str) -> Contender:
