@@ -79,7 +79,7 @@ class Course:
 
     @property
     def steps_per_epoch(self) -> int:
-        """As an engine took them that did not fail."""
+        """Steps of an epoch, of an engine that did not fail."""
         return max(map(len, self.losses.values()), default=0) // max(self.epochs, 1)
 
 
