@@ -16,6 +16,8 @@ from engines.engine import Array, Task
 from engines.ops import KERNELS
 from engines.registry import ENGINES, load_engine
 from engines.value import EngineError
+from suites import test_recursion
+from suites.harness.effort import EFFORTS, Effort
 from suites.workloads import CONTROL_FLOW, fixed_point, l2hmc, load_workload, moe, tree_lstm
 from suites.workloads.cells import probability
 from suites.workloads.workload import Workload
@@ -305,6 +307,15 @@ def test_a_chain_is_as_deep_as_a_tree_can_be(chain: float, deepest: range) -> No
         found = drawn("tree_lstm", 3, leaves=64, chain=chain, lanes=lanes)
         assert found["trips"] <= len(found["first"])
         assert found["count"].sum() == found["bounds"][-1] - found["bounds"][1]
+
+
+@pytest.mark.parametrize("effort", EFFORTS.values(), ids=EFFORTS)
+def test_a_bushy_level_fills_the_lanes_of_every_cell_that_is_measured(effort: Effort) -> None:
+    """Lanes without a node cost as much as others, and would be held against the graph."""
+    for cell in test_recursion.cells(effort, "cpu"):
+        lanes = cell.model.size["lanes"]
+        if dict(cell.knobs).get("chain", 0.0) == 0.0:
+            assert cell.task().batch["count"].max() == lanes
 
 
 def test_sizes_are_those_of_the_papers() -> None:
