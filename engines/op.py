@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -62,7 +62,7 @@ def kernels_only() -> AbstractContextManager[None]:
 class Joint(NamedTuple):
     """One rule for several inputs whose gradients cost less together than one by one.
 
-    It reads what the first input's own rule reads, gives one gradient per input, and runs where all are wanted.
+    It reads nothing that the inputs' own rules do not, gives one gradient per input, and runs where all are wanted.
     """
 
     inputs: tuple[int, ...]
@@ -83,15 +83,17 @@ class Op:
     vjps: tuple[Rule | None, ...]
     attrs: Mapping[str, Any] = field(default_factory=dict)
     outputs: int | None = 1  # None: as many as the attributes say
-    joint: Joint | None = None
+    joints: tuple[Joint, ...] = ()  # the first of them whose inputs are all wanted is the one that runs
     variadic: bool = False  # any number of inputs of one kind; the one rule is also given `index`
     promotes: bool = False  # torch would mix float widths silently, so engines refuse them before they call
     donates: tuple[int, ...] = ()  # inputs whose storage the kernel overwrites and returns as output of the same index
     specs: Callable[..., tuple[Spec, ...]] | None = None  # of the outputs, where the kernel cannot run on torch's meta
-    pickers: tuple[Picker | None, ...] = field(init=False)
+    pickers: Mapping[int | Joint, Picker | None] = field(init=False)
 
     def __post_init__(self) -> None:
-        pickers = tuple(rule and _picker(rule, self.attrs) for rule in self.vjps)
+        rules: dict[int | Joint, Rule | None] = dict(enumerate(self.vjps))
+        rules |= {joint: joint.rule for joint in self.joints}
+        pickers = {which: rule and _picker(rule, self.attrs) for which, rule in rules.items()}
         object.__setattr__(self, "pickers", pickers)
 
     def __repr__(self) -> str:
@@ -101,9 +103,13 @@ class Op:
         """The gradient rule for input number `index`."""
         return self.vjps[0 if self.variadic else index]
 
-    def picker(self, index: int) -> Picker | None:
-        """What the rule for input number `index` reads: a function from outputs and inputs to its arguments."""
-        return self.pickers[0 if self.variadic else index]
+    def joint(self, wanted: Container[int]) -> Joint | None:
+        """The joint rule that runs where the gradients of these inputs are wanted."""
+        return next((joint for joint in self.joints if all(i in wanted for i in joint.inputs)), None)
+
+    def picker(self, which: int | Joint) -> Picker | None:
+        """What a joint rule or that for one input reads: a function from outputs and inputs to its arguments."""
+        return self.pickers[0 if self.variadic else which]
 
     def run(self, operands: Sequence[Any], attrs: Mapping[str, Any]) -> tuple[Any, ...]:
         """The kernel on these operands, with all attributes given; always a tuple of outputs."""

@@ -574,6 +574,12 @@ CASES: dict[str, tuple[Case, ...]] = {
         Case("scalars", (normal(), normal()), ref.stacked),
         Case("empty", (normal(0, 2), normal(0, 2)), ref.stacked),
     ),
+    "conv2d_gradients": (
+        Case("many images", (normal(2, 4, 3, 3), normal(2, 3, 5, 4), normal(4, 3, 3, 2)), ref.all_of_conv2d),
+        Case("one image", (normal(1, 4, 3, 3), normal(1, 3, 5, 4), normal(4, 3, 3, 2)), ref.all_of_conv2d),
+        Case("pairs", (normal(1, 6, 4, 8), normal(1, 4, 7, 6), normal(6, 2, 3, 2)), ref.all_of_conv2d, PAIRS),
+        Case("empty batch", (normal(0, 4, 3, 3), normal(0, 3, 5, 4), normal(4, 3, 3, 2)), ref.all_of_conv2d),
+    ),
     "max_pool2d": (
         Case("default", (steps(2, 3, 5, 4),), F.max_pool2d, {"kernel_size": 2}),
         Case("overlapping", (steps(1, 2, 6, 5),), F.max_pool2d, WINDOW),

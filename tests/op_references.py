@@ -76,6 +76,11 @@ def weight_and_bias(g: torch.Tensor, x: torch.Tensor, **attrs: Any) -> tuple[tor
     return of_zeros(weighing)(g, x, **attrs), g.sum((0, 2, 3))
 
 
+def all_of_conv2d(g: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, **attrs: Any) -> tuple[torch.Tensor, ...]:
+    by_input = of_zeros(F.conv2d)(g, weight, shape=x.shape, **attrs)
+    return by_input, *weight_and_bias(g, x, shape=weight.shape, **attrs)
+
+
 def maxima(x: torch.Tensor, **window: Any) -> tuple[torch.Tensor, torch.Tensor]:
     return F.max_pool2d(x, return_indices=True, **window)
 

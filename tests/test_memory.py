@@ -6,7 +6,6 @@ import json
 import os
 import sys
 from dataclasses import fields, replace
-from functools import partialmethod
 
 import pytest
 import torch
@@ -18,7 +17,6 @@ from engines.graph.passes.fuse import fuse
 from engines.graph.passes.pool import pool
 from engines.ops.random import step_key
 from engines.registry import load_engine, load_workload
-from engines.tape import Tape
 from engines.tape.engine import TapeEngine
 from suites.harness import memory
 from suites.harness.allocator import Event, follow, thinned, traced
@@ -141,7 +139,7 @@ def freeing_and_retaining(monkeypatch):
     def measure(cell):
         freeing = memory.memory_of(TapeEngine(), cell)
         with monkeypatch.context() as patch:
-            patch.setattr(Tape, "gradients", partialmethod(Tape.gradients, retain=True))
+            patch.setattr("engines.tape.engine.THROWN_AWAY", None)
             return freeing, memory.memory_of(TapeEngine(), cell)
 
     return measure

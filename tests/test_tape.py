@@ -13,6 +13,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from engines.ops import KERNELS
+from engines.ops.conv import conv2d_gradients
 from engines.tape import Tape, Tensor
 from engines.tape.tape import LEAF, Freed
 from engines.value import EngineError
@@ -415,6 +416,27 @@ def test_weight_and_bias_share_a_kernel_where_both_are_asked_for(
     found = tape.gradients(tape.ops.sum(out), [given[name] for name in wanted])
     assert [g.shape for g in found] == [given[name].shape for name in wanted]
     assert (len(together), len(alone)) == expected
+
+
+@pytest.mark.parametrize("wanted", ["xwb", "wb", "xw", "xb"])
+@pytest.mark.parametrize("images", [1, 2])
+def test_all_of_a_convolution_s_gradients_come_from_one_call_where_all_are_asked_for(
+    tape: Tape, monkeypatch: pytest.MonkeyPatch, images: int, wanted: str
+) -> None:
+    calls = spy(monkeypatch, "conv2d_gradients")
+    given = {"x": array(images, 3, 90, 90), "w": array(4, 3, 3, 3, seed=1), "b": array(4, seed=2)}
+    ours = {name: tape.parameter(value) for name, value in given.items()}
+    out = tape.ops.conv2d(ours["x"], ours["w"], ours["b"], stride=2)
+    g = array(*out.shape, seed=3)
+    found = tape.gradients(out, [ours[name] for name in wanted], seed=g)
+    assert len(calls) == (wanted == "xwb")
+    expected = dict(
+        zip("xwb", conv2d_gradients(KERNELS, *map(torch.tensor, (g, given["x"], given["w"])), stride=2), strict=True)
+    )
+    for name, gradient in zip(wanted, found, strict=True):
+        torch.testing.assert_close(gradient.data, expected[name], rtol=1e-4, atol=1e-3)
+        if wanted == "xwb":
+            assert torch.equal(gradient.data, expected[name])
 
 
 def test_a_branch_that_was_not_asked_for_is_not_walked(tape: Tape, monkeypatch: pytest.MonkeyPatch) -> None:

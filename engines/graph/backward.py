@@ -21,6 +21,7 @@ from engines.graph.ir import Graph, Node, Operand, Var
 from engines.graph.parts import NOTHING, Taken, alike, close
 from engines.graph.trace import OPS, Builder, Symbol, infer
 from engines.graph.way import Way
+from engines.op import Joint
 from engines.value import DTYPE_NAMES, Spec
 
 Gradients = dict[Var, Symbol]
@@ -48,11 +49,12 @@ def _push(builder: Builder, node: Node, g: Any, dependent: set[Var], grads: Grad
     own = node.outputs if op.outputs is not None else ()
     values = [Symbol(v, builder) if isinstance(v, Var) else v for v in (*own, *node.inputs)]
     wanted = [i for i, v in enumerate(node.inputs) if v in dependent and op.rule(i) is not None]
-    if op.joint is not None and all(i in wanted for i in op.joint.inputs):
-        inputs, joint = op.joint
-        for i, part in zip(inputs, joint(OPS, g, *_picked(node, inputs[0], values), **node.attrs), strict=True):
+    joint = op.joint(wanted)
+    if joint is not None:
+        parts = joint.rule(OPS, g, *_picked(node, joint, values), **node.attrs)
+        for i, part in zip(joint.inputs, parts, strict=True):
             _accumulate(grads, node.inputs[i], part)
-        wanted = [i for i in wanted if i not in inputs]
+        wanted = [i for i in wanted if i not in joint.inputs]
     for i in wanted:
         rule, args = op.rule(i), _picked(node, i, values)
         assert rule is not None
@@ -60,8 +62,8 @@ def _push(builder: Builder, node: Node, g: Any, dependent: set[Var], grads: Grad
         _accumulate(grads, node.inputs[i], part)
 
 
-def _picked(node: Node, index: int, values: Sequence[Any]) -> tuple[Any, ...]:
-    pick = node.op.picker(index)
+def _picked(node: Node, which: int | Joint, values: Sequence[Any]) -> tuple[Any, ...]:
+    pick = node.op.picker(which)
     assert pick is not None
     return pick(*values)
 

@@ -31,6 +31,7 @@ TABLE = MappingProxyType(
 
 COMPOSITES = (
     *shape.COMPOSITES,
+    *conv.COMPOSITES,
     *pool.COMPOSITES,
     *norm.COMPOSITES,
     *loss.COMPOSITES,
@@ -61,3 +62,4 @@ def bare_kernel(op: Op) -> Callable[..., Any]:
 
 KERNELS = bind("kernels", bare_kernel)
 """Kernels alone, on torch tensors: nothing is recorded or traced."""
+KERNELS.add_function("conv2d_gradients", conv.conv2d_gradients_on_kernels)

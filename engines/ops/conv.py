@@ -2,12 +2,11 @@
 
 The gradients are ops of their own, each asked for by itself, so nobody computes the gradient of a batch of images that
 nobody wants; weight and bias, wanted together, share one pass. All are again convolutions, which gives gradients of
-gradients.
+gradients. Who wants all three on kernels has them of one image from a single call, where calls are what costs.
 """
 
 from __future__ import annotations
 
-import math
 from functools import lru_cache
 from typing import Any
 
@@ -19,11 +18,6 @@ convolution_backward = direct(torch.ops.aten.convolution_backward.default)
 
 Pair = int | tuple[int, int]
 Shape = tuple[int, ...]
-
-
-PLAIN_ELEMENTS = 20480
-"""A single image of so many numbers or fewer torch convolves on the CPU by its plain kernels (`use_mkldnn` in its
-Convolution.cpp). There a transposed convolution takes twice the time of the same by `convolution_backward`."""
 
 
 def pair(size: Pair) -> list[int]:
@@ -47,11 +41,12 @@ def _conv2d_input(
     dilation: Pair,
     groups: int,
 ) -> torch.Tensor:
-    if shape[0] == 1 and g.is_cpu and math.prod(shape) <= PLAIN_ELEMENTS:
+    if _is_one_image(g):
         x, told = of_sizes(shape, g), _told(stride, padding, dilation, groups)
         gradient: torch.Tensor = convolution_backward(g, x, weight, [weight.shape[0]], *told, [True, False, False])[0]
         return gradient
-    # The transposed convolution is this gradient, too, and needs no input to read sizes of.
+    # The transposed convolution is this gradient, too, and needs no input to read sizes of. Of one image torch may have
+    # it from other kernels, where it takes twice the time, and is not the same to the bit.
     rest = 0 if stride == 1 else _rest(g.shape, weight.shape, shape, pair(stride), pair(padding), pair(dilation))
     return torch.conv_transpose2d(g, weight, None, stride, padding, rest, groups, dilation)
 
@@ -75,6 +70,35 @@ def _conv2d_weight_bias(
     weight, told = of_sizes(shape, g), _told(stride, padding, dilation, groups)
     _, by_weight, by_bias = convolution_backward(g, x, weight, shape[:1], *told, [False, True, True])
     return by_weight, by_bias
+
+
+def _is_one_image(g: torch.Tensor) -> bool:
+    return g.is_cpu and g.shape[0] == 1
+
+
+def conv2d_gradients(ops: Namespace, g: Any, x: Any, weight: Any, **attrs: Any) -> tuple[Any, Any, Any]:
+    """The gradients of conv2d with respect to input, weight and bias."""
+    by_weight, by_bias = ops.conv2d_weight_bias(g, x, shape=weight.shape, **attrs)
+    return ops.conv2d_input(g, weight, shape=x.shape, **attrs), by_weight, by_bias
+
+
+def conv2d_gradients_on_kernels(
+    g: torch.Tensor,
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    *,
+    stride: Pair = 1,
+    padding: Pair = 0,
+    dilation: Pair = 1,
+    groups: int = 1,
+) -> Any:
+    """The same to the bit. Of many images the weights' come first: whoever reads the input's has it from the cache."""
+    told = _told(stride, padding, dilation, groups)
+    if _is_one_image(g):
+        return convolution_backward(g, x, weight, weight.shape[:1], *told, [True, True, True])
+    by_weight, by_bias = convolution_backward(g, x, weight, weight.shape[:1], *told, [False, True, True])[1:]
+    by_input = _conv2d_input(g, weight, shape=x.shape, stride=stride, padding=padding, dilation=dilation, groups=groups)
+    return by_input, by_weight, by_bias
 
 
 def _weight_bias_g(ops: Namespace, c: Any, _weight: Any, _bias: Any, g_shape: Shape, x: Any, **attrs: Any) -> Any:
@@ -104,9 +128,12 @@ OPS = (
             lambda ops, g, _out, _x, _w, _b, **_: ops.sum(g, dim=(0, 2, 3)),
         ),
         attrs=ATTRS,
-        joint=Joint(
-            (1, 2),
-            lambda ops, g, _out, x, w_shape, _b, **attrs: ops.conv2d_weight_bias(g, x, shape=w_shape, **attrs),
+        joints=(
+            Joint((0, 1, 2), lambda ops, g, _out, x, w, _b, **attrs: ops.conv2d_gradients(g, x, w, **attrs)),
+            Joint(
+                (1, 2),
+                lambda ops, g, _out, x, w_shape, _b, **attrs: ops.conv2d_weight_bias(g, x, shape=w_shape, **attrs),
+            ),
         ),
     ),
     Op(
@@ -135,3 +162,5 @@ OPS = (
         outputs=2,
     ),
 )
+
+COMPOSITES = (conv2d_gradients,)

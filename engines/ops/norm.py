@@ -242,7 +242,7 @@ OPS = (
         (_batch_norm_x, _batch_norm_weight, _batch_norm_bias),
         attrs={"eps": 1e-5},
         outputs=3,
-        joint=Joint((0, 1, 2), _batch_norm_together),
+        joints=(Joint((0, 1, 2), _batch_norm_together),),
     ),
     Op(
         "batch_norm_gradients",  # with respect to x, weight and bias, in one pass over g

@@ -82,19 +82,15 @@ def _counters(count: int, stream: int, device: torch.device) -> torch.Tensor:
     return _kept_weyl(count, stream, device)
 
 
-def _words(key: torch.Tensor, shape: tuple[int, ...], stream: int) -> torch.Tensor:
+def _mixed(z: torch.Tensor, mixing: Sequence[Sequence[Any]]) -> torch.Tensor:
     """Uniform int64 words. SplitMix64's last step is left out: it touches only the low bits, which decide nothing."""
-    mixing: Sequence[Sequence[Any]]
-    if torch.compiler.is_compiling():
-        # It writes numbers into its code, and hands tensors over. Products and large sums of what it takes for an index
-        # it works out as if integers did not wrap around: so the key comes first, divided by what follows.
-        start = key * _signed(_INVERSE) + first_counter(stream)
-        z, mixing = (torch.arange(math.prod(shape), device=key.device) + start) * _signed(_GAMMA), _MIXING
-    else:
-        z, mixing = _counters(math.prod(shape), stream, key.device) + key, _MIXING_TENSORS
     for bits, mask, factor in mixing:
         z.bitwise_xor_((z >> bits).bitwise_and_(mask)).mul_(factor)
-    return z.reshape(shape)
+    return z
+
+
+def _words(key: torch.Tensor, shape: tuple[int, ...], stream: int) -> torch.Tensor:
+    return _mixed(_counters(math.prod(shape), stream, key.device) + key, _MIXING_TENSORS).reshape(shape)
 
 
 _ON_CUDA = """
@@ -135,16 +131,26 @@ def _bounds(rate: float, dtype: str) -> tuple[torch.Tensor, torch.Tensor]:
     return _scalar(keep_below(rate)), torch.tensor(1.0 / (1.0 - rate), dtype=DTYPES[dtype])
 
 
+def _mask_for_compiler(key: torch.Tensor, shape: tuple[int, ...], rate: float, stream: int, dtype: str) -> torch.Tensor:
+    """A mask as torch.compile takes it: it writes numbers into its code, and hands tensors over.
+
+    Products and large sums of what it takes for an index it works out as if integers did not wrap around: so the key
+    comes first, divided by what follows.
+    """
+    start = key * _signed(_INVERSE) + first_counter(stream)
+    words = _mixed((torch.arange(math.prod(shape), device=key.device) + start) * _signed(_GAMMA), _MIXING)
+    return (words.reshape(shape) < keep_below(rate)).to(DTYPES[dtype]).mul_(1.0 / (1.0 - rate))
+
+
 def _dropout_mask(key: torch.Tensor, *, shape: tuple[int, ...], rate: float, stream: int, dtype: str) -> torch.Tensor:
     if not 0.0 <= rate < 1.0:
         raise ValueError(f"rate must be from 0 to below 1, found {rate}")
-    if key.is_cuda and dtype == "float32" and not torch.compiler.is_compiling():
-        return _mask_on_cuda(key, shape, rate, stream)
-    words = _words(key, shape, stream)
     if torch.compiler.is_compiling():
-        return (words < keep_below(rate)).to(DTYPES[dtype]).mul_(1.0 / (1.0 - rate))
+        return _mask_for_compiler(key, shape, rate, stream, dtype)
+    if key.is_cuda and dtype == "float32":
+        return _mask_on_cuda(key, shape, rate, stream)
     below, scale = _bounds(rate, dtype)
-    return (words < below) * scale
+    return (_words(key, shape, stream) < below) * scale
 
 
 OPS = (

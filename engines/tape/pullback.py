@@ -36,7 +36,7 @@ from typing import Any, Protocol
 
 import torch
 
-from engines.op import Namespace, Op, picks, spec_of
+from engines.op import Joint, Namespace, Op, picks, spec_of
 from engines.tape.tensor import Tensor
 
 
@@ -109,15 +109,21 @@ def unrolled_pullback(op: Op, inputs: tuple[int, ...]) -> Pullback:
     return Pullback(op.name, inputs, op.outputs or 1, saved, run, record)
 
 
+def rules_for(op: Op, inputs: tuple[int, ...]) -> tuple[int | Joint, ...]:
+    """The rules that may run where these inputs want a gradient: each one's own, and joint ones."""
+    return (*inputs, *(joint for joint in op.joints if set(joint.inputs) <= set(inputs)))
+
+
 def saved_values(op: Op, inputs: tuple[int, ...]) -> tuple[str, ...]:
     """Sources of the values that the rules of these inputs read, each once; no shape of a value that is itself kept."""
-    read = dict.fromkeys(pick for i in inputs for pick in rule_arguments(op, i) if pick != "None")
+    rules = rules_for(op, inputs)
+    read = dict.fromkeys(pick for which in rules for pick in rule_arguments(op, which) if pick != "None")
     return tuple(pick for pick in read if pick in _operands(op) or not any(_is_of(pick, whole) for whole in read))
 
 
-def rule_arguments(op: Op, index: int) -> list[str]:
-    """Sources of what the rule of one input reads: y0, x1, x0.shape, spec_of(x0), None."""
-    rule = op.vjps[index]
+def rule_arguments(op: Op, which: int | Joint) -> list[str]:
+    """Sources of what the rule of one input, or a joint one, reads: y0, x1, x0.shape, spec_of(x0), None."""
+    rule = which.rule if isinstance(which, Joint) else op.vjps[which]
     assert rule is not None
     return picks(rule, op.attrs, _operands(op))
 
@@ -138,9 +144,7 @@ def _local(pick: str) -> str:
 
 def _compiled(op: Op, inputs: tuple[int, ...], saved: Sequence[str], *, on_tape: bool) -> Pull:
     scope: dict[str, Any] = {"Tensor": Tensor, "torch_Tensor": torch.Tensor, "spec_of": spec_of}
-    scope |= {f"rule{i}": op.vjps[i] for i in inputs}
-    if op.joint is not None:
-        scope["joint"] = op.joint.rule
+    scope |= {f"rule{i}": op.vjps[i] for i in inputs} | {_name(joint): joint.rule for joint in op.joints}
     source = "\n".join(_source(op, inputs, saved, on_tape=on_tape))
     # A name below this package, so that an error looks further up for the user's line.
     exec(compile(source, f"{__file__}/{op.name}", "exec"), scope)  # noqa: S102
@@ -155,17 +159,29 @@ def _source(op: Op, inputs: tuple[int, ...], saved: Sequence[str], *, on_tape: b
     if on_tape:
         yield from (line for pick in saved for line in _put_on_tape(pick, inputs))
     yield "    needed = walk.needed"
-    together = op.joint.inputs if op.joint is not None and set(op.joint.inputs) <= set(inputs) else ()
-    if together:
-        yield f"    together = needed is None or ({' and '.join(f'needed[s{i}]' for i in together)})"
-        yield "    if together:"
-        yield f"        {', '.join(f'part{i}' for i in together)} = {_call(op, 'joint', together[0], saved)}"
-        for i in together:
-            yield from _add(i, f"part{i}", on_tape=on_tape)
+    for which in rules_for(op, inputs):
+        if isinstance(which, Joint):
+            yield from _together(op, which, inputs, saved, on_tape=on_tape)
+    yield from _each(op, inputs, saved, "    ", on_tape=on_tape)
+
+
+def _together(op: Op, joint: Joint, inputs: tuple[int, ...], saved: Sequence[str], *, on_tape: bool) -> Iterator[str]:
+    """Statements that run a joint rule, if all of its inputs need their gradients, then the others', and return."""
+    yield f"    if needed is None or ({' and '.join(f'needed[s{i}]' for i in joint.inputs)}):"
+    yield f"        {', '.join(f'part{i}' for i in joint.inputs)} = {_call(op, joint, saved)}"
+    for i in joint.inputs:
+        yield from _add(i, f"part{i}", "        ", on_tape=on_tape)
+    rest = tuple(i for i in inputs if i not in joint.inputs)
+    yield from _each(op, rest, saved, "        ", on_tape=on_tape)
+    yield "        return"
+
+
+def _each(op: Op, inputs: tuple[int, ...], saved: Sequence[str], indent: str, *, on_tape: bool) -> Iterator[str]:
+    """Statements that run each input's own rule, if it needs its gradient."""
     for i in inputs:
-        yield f"    if {f'not together and needed[s{i}]' if i in together else f'needed is None or needed[s{i}]'}:"
-        yield f"        part = {_call(op, f'rule{i}', i, saved)}"
-        yield from _add(i, "part", on_tape=on_tape)
+        yield f"{indent}if needed is None or needed[s{i}]:"
+        yield f"{indent}    part = {_call(op, i, saved)}"
+        yield from _add(i, "part", f"{indent}    ", on_tape=on_tape)
 
 
 def _take_gradient(outputs: int) -> Iterator[str]:
@@ -192,24 +208,29 @@ def _put_on_tape(pick: str, inputs: tuple[int, ...]) -> Iterator[str]:
     yield f"        {pick} = Tensor({pick}, walk.tape, {slot})"
 
 
-def _call(op: Op, rule: str, index: int, saved: Sequence[str]) -> str:
-    arguments = [_local(pick) if pick in saved else pick for pick in rule_arguments(op, index)]
-    return f"{rule}({', '.join(['walk.ops', 'g', *arguments, *(['**attrs'] if op.attrs else [])])})"
+def _name(which: int | Joint) -> str:
+    """The name of a rule: rule1 for the second input's own, rule12 for a joint one."""
+    return f"rule{''.join(map(str, which.inputs)) if isinstance(which, Joint) else which}"
 
 
-def _add(index: int, part: str, *, on_tape: bool) -> Iterator[str]:
+def _call(op: Op, which: int | Joint, saved: Sequence[str]) -> str:
+    arguments = [_local(pick) if pick in saved else pick for pick in rule_arguments(op, which)]
+    return f"{_name(which)}({', '.join(['walk.ops', 'g', *arguments, *(['**attrs'] if op.attrs else [])])})"
+
+
+def _add(index: int, part: str, indent: str, *, on_tape: bool) -> Iterator[str]:
     """Statements that add to the gradient of one input; what was added dies at once."""
-    yield f"        had = grads[s{index}]"
-    yield "        if had is None:"
-    yield f"            grads[s{index}] = {part}"
+    yield f"{indent}had = grads[s{index}]"
+    yield f"{indent}if had is None:"
+    yield f"{indent}    grads[s{index}] = {part}"
     if not on_tape:
-        yield f"        elif s{index} in walk.sums:"
-        yield f"            had += {part}"
-    yield "        else:"
-    yield f"            grads[s{index}] = had + {part}"
+        yield f"{indent}elif s{index} in walk.sums:"
+        yield f"{indent}    had += {part}"
+    yield f"{indent}else:"
+    yield f"{indent}    grads[s{index}] = had + {part}"
     if not on_tape:
-        yield f"            walk.sums.add(s{index})"
-    yield f"        del had, {part}"
+        yield f"{indent}    walk.sums.add(s{index})"
+    yield f"{indent}del had, {part}"
 
 
 # Any op
@@ -220,8 +241,9 @@ def general_pullback(op: Op) -> Callable[[tuple[int, ...], int], Pullback]:
 
     @lru_cache(maxsize=KNOWN)
     def pullback(inputs: tuple[int, ...], outputs: int) -> Pullback:
+        saved = tuple(f"for {_name(which)}" for which in rules_for(op, inputs))
         run, record = (partial(_run_rules, op, inputs, outputs, on_tape) for on_tape in (False, True))
-        return Pullback(op.name, inputs, outputs, tuple(f"for x{i}" for i in inputs), run, record)
+        return Pullback(op.name, inputs, outputs, saved, run, record)
 
     return pullback
 
@@ -241,21 +263,23 @@ def _run_rules(
         return
     grads[slot : slot + outputs] = [None] * outputs
     attrs, slots = entry[1], dict(zip(inputs, entry[2:], strict=False))
-    saved = dict(zip(inputs, entry[2 + len(inputs) :], strict=True))
+    saved = dict(zip(rules_for(op, inputs), entry[2 + len(inputs) :], strict=True))
     wanted = [i for i in inputs if walk.needed is None or walk.needed[slots[i]]]
-    if on_tape:
-        saved = {i: _on_tape(walk.tape, op, slot, slots, saved[i]) for i in wanted}
     single = g[0] if op.outputs == 1 else g
-    if op.joint is not None and all(i in wanted for i in op.joint.inputs):
-        together, joint = op.joint
-        for i, part in zip(together, joint(walk.ops, single, *saved[together[0]], **attrs), strict=True):
+
+    def read(which: int | Joint) -> tuple[Any, ...]:
+        return _on_tape(walk.tape, op, slot, slots, saved[which]) if on_tape else saved[which]
+
+    joint = op.joint(wanted)
+    if joint is not None:
+        for i, part in zip(joint.inputs, joint.rule(walk.ops, single, *read(joint), **attrs), strict=True):
             _accumulate(walk, grads, slots[i], part, on_tape=on_tape)
-        wanted = [i for i in wanted if i not in together]
+        wanted = [i for i in wanted if i not in joint.inputs]
     for i in wanted:
         rule = op.rule(i)
         assert rule is not None
         index = {"index": i} if op.variadic else {}
-        _accumulate(walk, grads, slots[i], rule(walk.ops, single, *saved[i], **attrs, **index), on_tape=on_tape)
+        _accumulate(walk, grads, slots[i], rule(walk.ops, single, *read(i), **attrs, **index), on_tape=on_tape)
 
 
 def _accumulate(walk: Walk, grads: list[Any], slot: int, part: Any, *, on_tape: bool) -> None:

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from engines.op import KERNEL_ERRORS, Op, check_operands, describe, lift, listed, refusal
+from engines.op import KERNEL_ERRORS, Joint, Op, check_operands, describe, lift, listed, refusal
 from engines.ops import bind
 from engines.ops.structure import flatten
-from engines.tape.pullback import general_pullback
+from engines.tape.pullback import general_pullback, rules_for
 from engines.tape.tensor import Tensor
 from engines.tape.unroll import NO_ATTRS, unrolled
 from engines.value import EngineError, user_location
@@ -69,7 +69,7 @@ def _general(op: Op) -> Callable[..., Any]:
         if tape.recording and inputs:
             slot = len(tape.entries)
             # The one rule of a variadic op reads the same for each input; kept n times, it would grow as n squared.
-            saved = [_picked(op, i, outs, raw) for i in (inputs[:1] if op.variadic else inputs)]
+            saved = [_picked(op, which, outs, raw) for which in (inputs[:1] if op.variadic else rules_for(op, inputs))]
             saved *= len(inputs) if op.variadic else 1
             pull = pullback(inputs, len(outs))
             tape.entries.append((pull, attrs, *(slots[i] for i in inputs), *saved))
@@ -83,9 +83,9 @@ def _general(op: Op) -> Callable[..., Any]:
     return call
 
 
-def _picked(op: Op, index: int, outs: Sequence[Any], raw: Sequence[Any]) -> tuple[Any, ...]:
-    """What the rule of one input reads."""
-    pick = op.picker(index)
+def _picked(op: Op, which: int | Joint, outs: Sequence[Any], raw: Sequence[Any]) -> tuple[Any, ...]:
+    """What the rule of one input, or a joint one, reads."""
+    pick = op.picker(which)
     assert pick is not None
     return pick(*(outs if op.outputs is not None else ()), *raw)
 

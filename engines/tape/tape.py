@@ -109,9 +109,16 @@ class Tape:
         tensor = self._place(data)
         if not tensor.dtype.is_floating_point:
             raise EngineError(f"parameter: needs a float dtype, found {Spec.of(tensor)} at {user_location()}")
-        self.entries.append(LEAF)
-        self._leaves += 1
-        return Tensor(tensor, self, len(self.entries) - 1)
+        return self.leaves([tensor])[0]
+
+    def leaves(self, data: Sequence[torch.Tensor]) -> list[Tensor]:
+        """A `parameter` of each, for who knows them to be of a float dtype and on this device: nothing is looked at."""
+        entries, made = self.entries, []
+        for tensor in data:
+            made.append(Tensor(tensor, self, len(entries)))
+            entries.append(LEAF)
+        self._leaves += len(made)
+        return made
 
     def constant(self, data: torch.Tensor | np.ndarray[Any, Any] | float) -> Tensor:
         """A value that no gradient is wanted for."""
@@ -142,15 +149,27 @@ class Tape:
         freed on the way back unless `retain` is set. With `record` the gradients are recorded in their turn and can be
         differentiated again; without it they are constants of this tape. Raises EngineError.
         """
+        if not record:
+            freed = None if retain else Freed(user_location())
+            return [Tensor(g, self, -1) for g in self.plain_gradients(loss, wrt, freed, seed=seed)]
         self._check(loss, wrt)
         first = self._seed(loss, seed)
-        needed = self.needed(loss.slot, wrt)
-        if record:
-            return _gradients(Walk(self, OPS, needed, freed=None, record=True), loss, first, wrt)
-        walk = Walk(self, KERNELS, needed, None if retain else Freed(user_location()), record=False)
+        return _gradients(Walk(self, OPS, self.needed(loss.slot, wrt), freed=None, record=True), loss, first, wrt)
+
+    def plain_gradients(
+        self, loss: Tensor, wrt: Sequence[Tensor], freed: Freed | None, *, seed: Any = None
+    ) -> list[torch.Tensor]:
+        """`gradients` as torch's tensors, for who does nothing more with them on this tape.
+
+        `freed` is left where an entry was; with None the record is retained. Raises EngineError.
+        """
+        self._check(loss, wrt)
+        first = self._seed(loss, seed)
+        walk = Walk(self, KERNELS, self.needed(loss.slot, wrt), freed, record=False)
+        if torch.is_inference_mode_enabled():  # inside the tape's `with`: a second guard costs as much as a small op
+            return _gradients(walk, loss, first.data, wrt)
         with kernels_only():
-            found = _gradients(walk, loss, first.data, wrt)
-        return [Tensor(g, self, -1) for g in found]
+            return _gradients(walk, loss, first.data, wrt)
 
     def _check(self, loss: Tensor, wrt: Sequence[Tensor]) -> None:
         if isinstance(self.entries, Sieve):
@@ -277,7 +296,7 @@ def _gradients(walk: Walk, loss: Tensor, seed: Any, wrt: Sequence[Tensor]) -> li
 
 def _zeros(walk: Walk, value: Tensor) -> Any:
     """The gradient by a value that the loss does not depend on."""
-    return walk.ops.full_like(value if walk.record else value.data, value=0.0)
+    return walk.ops.full_like(value, value=0.0) if walk.record else torch.zeros_like(value.data)
 
 
 def _walk(walk: Walk, slots: range, grads: list[Any], inner: dict[int, Any], earliest: int) -> None:
