@@ -35,6 +35,7 @@ from engines.graph.fused import FUSED
 from engines.graph.ir import Graph, Node, Var
 from engines.graph.lower.compiler import cpu_features
 from engines.graph.nhwc import OPS as NHWC_OPS
+from engines.graph.picked import OPS as PICKED_OPS
 from engines.graph.plan_memory import plan_memory
 from engines.op import plain
 from engines.ops import TABLE
@@ -43,7 +44,11 @@ from engines.value import DTYPE_NAMES, DTYPES, EngineError, Location, Spec
 HEADER = {"format": "tape-vs-graph executable", "version": 2}
 GRAPH, CONSTANTS, DIGEST = "graph.json", "constants.bin", "sha256"
 
-LOADABLE = {**TABLE, FUSED.name: FUSED, **{op.name: op for op in (*CONTROL_OPS, *OTHER_FORMULATIONS, *NHWC_OPS)}}
+LOADABLE = {
+    **TABLE,
+    FUSED.name: FUSED,
+    **{op.name: op for op in (*CONTROL_OPS, *OTHER_FORMULATIONS, *NHWC_OPS, *PICKED_OPS)},
+}
 """Every op that a saved graph may name."""
 
 FILE_ERRORS = (zipfile.BadZipFile, zlib.error, struct.error, OSError, EOFError, LookupError, ValueError, RuntimeError)

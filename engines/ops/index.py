@@ -38,11 +38,15 @@ def _embedding(weight: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
     try:
         return torch.embedding(weight, index)
     except IndexError:
-        wrong = index[(index < 0) | (index >= len(weight))] if weight.ndim else index[:0]
-        if not wrong.numel():
+        if not weight.ndim or not (error := outside(index, len(weight))):
             raise
-        rows = len(weight)
-        raise IndexError(f"index {wrong.flatten()[0]} is none of the {rows} rows, 0 to {rows - 1}") from None
+        raise error from None
+
+
+def outside(index: torch.Tensor, rows: int) -> IndexError | None:
+    """The error to raise for an index that names none of so many rows; None where each names one."""
+    wrong = index[(index < 0) | (index >= rows)]
+    return IndexError(f"index {wrong.flatten()[0]} is none of the {rows} rows, 0 to {rows - 1}") if len(wrong) else None
 
 
 def _embedding_backward(g: torch.Tensor, index: torch.Tensor, *, rows: int) -> Any:

@@ -24,6 +24,7 @@ from engines.graph.passes.hoist import hoist
 from engines.graph.passes.layout import layout
 from engines.graph.passes.narrow import narrow
 from engines.graph.passes.order import order as order
+from engines.graph.passes.pick import pick
 from engines.graph.passes.pool import pool
 from engines.graph.passes.prune import prune
 from engines.graph.passes.rematerialise import rematerialise as rematerialise
@@ -41,6 +42,7 @@ PIPELINE: tuple[Pass, ...] = (
     choose,
     prune,
     gather,
+    pick,
     pool,
     fuse,
     enclose,
