@@ -20,7 +20,7 @@ from engines.graph.passes.everywhere import everywhere
 from engines.graph.picked import PICKED, PICKED_WEIGHT
 
 FEWEST = 1 << 13
-"""Elements of a matrix from which on a product of its own takes no longer than its copy: at so many the two are even."""
+"""Elements of a matrix from which on a product of its own takes no longer than a copy: there the two are even."""
 
 Makers = Mapping[Operand, Node]
 
