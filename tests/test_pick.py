@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from engines.graph import Executable, Graph, differentiate, trace, update, verify
+from engines.engine import Varying
+from engines.graph import Compiled, Executable, Graph, Symbolic, differentiate, trace, update, verify
 from engines.graph.passes import cse, dce, pick, simplify
 from engines.graph.picked import PICKED, PICKED_WEIGHT
 from engines.optim import Sgd
@@ -62,6 +63,21 @@ def test_what_is_picked_in_place_gives_what_copies_give(picks: list[int]) -> Non
     graph = graph_of(len(picks))
     for found, expected in zip(run(dce(pick(graph)), *inputs_of(picks)), run(graph, *inputs_of(picks)), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_one_graph_picks_for_every_number_of_samples() -> None:
+    def model(ops: Any, p: Mapping[str, Any], batch: Mapping[str, Any], _: Any) -> Any:
+        return ops.sum(ops.tanh(experts(ops, {**p, **batch})))
+
+    varying = (Varying("n", (("x", 0), ("i", 0)), least=2, most=40),)
+    compiled = Compiled(model, policy=Symbolic(), varying=varying, quantity="loss_and_grad")
+    plain = Compiled(model, quantity="loss_and_grad", passes=())
+    for picks in ([0, 2], PICKS[0], PICKS[1] * 3):
+        x, table, index = inputs_of(picks)
+        found, expected = (each({"t": table}, {"x": x, "i": index}, None) for each in (compiled, plain))
+        for name, value in expected.items():
+            torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-4)
+    assert compiled.counters["compilations"] == 1
 
 
 def test_a_matrix_that_nobody_picks_has_no_gradient() -> None:
