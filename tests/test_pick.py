@@ -127,6 +127,13 @@ def test_other_products_stay(model: Any) -> None:
     assert "matmul_picked" not in forward
 
 
+def test_a_gpu_would_have_to_wait_for_the_index() -> None:
+    specs = {"x": spec(5, 3, HIGH), "t": spec(3, HIGH * WIDE), "i": spec(5, dtype=torch.int64)}
+    there = {name: value._replace(device="cuda:0") for name, value in specs.items()}
+    graph = differentiate(trace(lambda ops, s: {"loss": ops.sum(experts(ops, s))}, there), "loss", ["x", "t"])
+    assert pick(graph) is graph
+
+
 def test_gradients_that_somebody_else_reads_are_computed_one_by_one() -> None:
     graph = graph_of()
     (product,) = (node for node in graph.nodes if node.op.name == "matmul" and node.outputs[0].spec.shape[1] == HIGH)

@@ -12,9 +12,11 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from engines.engine import Task
 from engines.ops import KERNELS
 from engines.ops.conv import conv2d_gradients
 from engines.tape import Tape, Tensor
+from engines.tape.engine import TapeEngine
 from engines.tape.tape import LEAF, Freed
 from engines.value import EngineError
 from tests.programs import array, assert_same_bits, at, tensor
@@ -418,6 +420,18 @@ def test_weight_and_bias_share_a_kernel_where_both_are_asked_for(
     assert (len(together), len(alone)) == expected
 
 
+def test_they_share_it_too_where_the_image_is_an_array(tape: Tape, monkeypatch: pytest.MonkeyPatch) -> None:
+    together = spy(monkeypatch, "conv2d_weight_bias")
+    w, b, image = tape.parameter(array(3, 2, 3, 3)), tape.parameter(array(3)), array(1, 2, 5, 5, seed=1)
+    by_array, by_value = (
+        tape.gradients(tape.ops.sum(tape.ops.tanh(tape.ops.conv2d(x, w, b))), [w, b])
+        for x in (image, tape.constant(image))
+    )
+    assert len(together) == 2
+    for one, other in zip(by_array, by_value, strict=True):
+        assert torch.equal(one.data, other.data)
+
+
 @pytest.mark.parametrize("wanted", ["xwb", "wb", "xw", "xb"])
 @pytest.mark.parametrize("images", [1, 2])
 def test_all_of_a_convolution_s_gradients_come_from_one_call_where_all_are_asked_for(
@@ -531,6 +545,12 @@ def test_values_of_another_tape_are_refused(tape: Tape) -> None:
     ):
         with pytest.raises(EngineError, match="belongs to another tape"):
             tape.gradients(loss, wrt, seed=seed)
+
+
+def test_a_program_refuses_a_parameter_of_whole_numbers_before_it_runs() -> None:
+    task = Task(lambda ops, p, batch, key: ops.sum(p["w"]), {"w": np.arange(2)}, {}, "loss_and_grad")
+    with pytest.raises(EngineError, match=r"parameter: needs a float dtype, found i64\[2\]"):
+        TapeEngine().prepare(task)
 
 
 def test_a_loss_that_depends_on_no_parameter_is_refused(tape: Tape) -> None:

@@ -25,10 +25,10 @@ Shape = tuple[int, ...]
 
 def _groups(index: torch.Tensor, rows: int, height: int) -> Iterator[tuple[int, slice]]:
     """Rows of a table that neighbours pick, and where these stand, `height` rows to each. Raises IndexError."""
+    if error := outside(index, rows):
+        raise error
     stop = 0
     for which, alike in groupby(index.tolist()):
-        if not 0 <= which < rows and (error := outside(index, rows)):
-            raise error
         start, stop = stop, stop + height * sum(1 for _ in alike)
         yield which, slice(start, stop)
 

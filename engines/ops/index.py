@@ -46,7 +46,7 @@ def _embedding(weight: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
 def outside(index: torch.Tensor, rows: int) -> IndexError | None:
     """The error to raise for an index that names none of so many rows; None where each names one."""
     wrong = index[(index < 0) | (index >= rows)]
-    return IndexError(f"index {wrong.flatten()[0]} is none of the {rows} rows, 0 to {rows - 1}") if len(wrong) else None
+    return IndexError(f"index {wrong[0]} is none of the {rows} rows, 0 to {rows - 1}") if len(wrong) else None
 
 
 def _embedding_backward(g: torch.Tensor, index: torch.Tensor, *, rows: int) -> Any:
